@@ -1,1 +1,18 @@
-//! Under construction.
+//! The lab: stock Linux hosts in virtual machines, and what is needed to test Afs with them.
+//!
+//! `cargo lab` (`src/bin/lab.rs`) is the face for people; the end-to-end tests in `tests/` use the same parts as a
+//! library. From the outside in:
+//!
+//! - [`prepare`](mod@prepare) gets tools and Debian kernels onto this machine, [`guest`] boots one and runs commands in it;
+//! - [`agent`] is the other end: the `lab` binary itself, started inside the guest from the shared root;
+//! - [`commands`] is what a person calls.
+//!
+//! The lab does not link the daemons: it starts the programs that a user would start.
+
+pub mod agent;
+pub mod commands;
+pub mod guest;
+pub mod paths;
+pub mod prepare;
+pub mod process;
+pub mod wire;

@@ -1,0 +1,3 @@
+//! What `cargo lab` does for a person, one file per command.
+
+pub mod shell;
