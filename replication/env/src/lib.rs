@@ -1,1 +1,15 @@
-//! Under construction.
+//! What the replication code sees of the world: a clock, randomness and disks, each a small trait.
+//! Everything under `replication/` touches time, chance and storage only through these, so that
+//! the simulator can run the real code with virtual time and broken disks. The real
+//! implementations stand beside the traits.
+
+mod clock;
+mod disk;
+mod memory_disk;
+mod random;
+
+pub use afs_reactor::{Buffer, BufferMut, BufferPool, DiskError, MAX_BUFFER_BYTES};
+pub use clock::{Clock, SystemClock};
+pub use disk::{BLOCK_BYTES, Disk};
+pub use memory_disk::MemDisk;
+pub use random::{OsRandom, Random};

@@ -1,0 +1,3 @@
+//! Disks.
+mod error;
+pub use error::DiskError;
