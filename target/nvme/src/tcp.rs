@@ -391,3 +391,6 @@ impl TermReq {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

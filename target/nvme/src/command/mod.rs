@@ -38,6 +38,8 @@ pub const fn check_flags(sqe: &Sqe) -> Result<(), Status> {
 pub struct AnyCommand {
     /// Outcome of [`check_flags`].
     pub flags: Result<(), Status>,
+    /// Outcome of [`io::check_control`].
+    pub control: Result<(), Status>,
     /// Its data pointer.
     pub sgl: Result<SglDescriptor, Status>,
     /// As a command of an admin queue.
@@ -53,7 +55,8 @@ pub struct AnyCommand {
 pub fn parse_any(bytes: &[u8]) -> Option<AnyCommand> {
     let (sqe, _) = Sqe::ref_from_prefix(bytes).ok()?;
     Some(AnyCommand {
-        flags: check_flags(sqe).and_then(|()| io::check_control(sqe)),
+        flags: check_flags(sqe),
+        control: io::check_control(sqe),
         sgl: sqe.sgl.parse(),
         admin: AdminCommand::parse(sqe),
         io: IoCommand::parse(sqe),

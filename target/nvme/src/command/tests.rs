@@ -158,17 +158,13 @@ fn protection_and_directives_are_refused_and_hints_are_not() {
     let check = |code, cdw12: u32| {
         let mut sqe = Sqe::new(code);
         sqe.cdw12.set(cdw12);
-        check_control_of(&sqe)
+        io::check_control(&sqe)
     };
     assert_eq!(check(opcode::io::READ, 1 << 29), Err(REFUSED));
     assert_eq!(check(opcode::io::WRITE, 1 << 20), Err(REFUSED));
     assert_eq!(check(opcode::io::WRITE, 1 << 31 | 1 << 30 | 0xffff), Ok(()));
     assert_eq!(check(opcode::io::WRITE_ZEROES, 1 << 25), Ok(()));
     assert_eq!(check(opcode::io::FLUSH, u32::MAX), Ok(()));
-}
-
-fn check_control_of(sqe: &Sqe) -> Result<(), Status> {
-    io::check_control(sqe)
 }
 
 #[test]
