@@ -35,7 +35,7 @@ pub struct ErrorEntry {
     pub transport_specific: U16,
     /// Reserved.
     pub reserved42: [u8; 21],
-    /// Version of the entry; 1 when `opcode` and `csi` are given.
+    /// Version of the layout; 0 says that `csi` and `opcode` are not to be read.
     pub version: u8,
 }
 
