@@ -14,7 +14,6 @@ CREATE TABLE settings (
 
 CREATE TABLE nodes (
     name       TEXT   PRIMARY KEY,
-    http       TEXT,
     created_ms BIGINT NOT NULL
 );
 

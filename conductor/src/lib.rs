@@ -6,3 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod db;
+pub mod names;
+pub mod refusal;
+pub mod size;

@@ -231,11 +231,7 @@ fn within(context: &Option<String>) -> String {
 
 impl Refusal {
     /// An unknown name, with the nearest of the known ones.
-    pub fn not_found<'a>(
-        kind: Kind,
-        name: &str,
-        known: impl IntoIterator<Item = &'a str>,
-    ) -> Self {
+    pub fn not_found<'a>(kind: Kind, name: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
         let nearest = crate::names::nearest(name, known).map(str::to_owned);
         Self::NotFound { kind, name: name.to_owned(), context: None, nearest }
     }

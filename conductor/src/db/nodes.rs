@@ -1,0 +1,322 @@
+//! Decisions about nodes: what their reports add to what the cluster knows.
+//!
+//! A node is accepted with its first report. What changes all the time (free bytes, progress,
+//! liveness) stays in the server's memory; only what other decisions rest on is written.
+
+use std::collections::BTreeSet;
+
+use sqlx::SqliteConnection;
+use uuid::Uuid;
+
+use super::decision::Decision;
+use super::numbers::sql;
+use super::rows::PortalRow;
+use super::{DbError, Decided, MetaDb};
+use crate::api::{DiskKind, DiskReport, NodeReport, PortalReport};
+use crate::refusal::Refusal;
+
+/// Highest controller id (`CONFORMANCE F-5`).
+const CONTROLLER_ID_MAX: i64 = 0xffef;
+/// The first nodes of a subsystem get large ranges, so that ids come round late...
+const WIDE: i64 = 1024;
+const WIDE_NODES: i64 = 32;
+/// ...the others still get enough for their hosts: 1024 nodes in all.
+const NARROW: i64 = 33;
+
+impl MetaDb {
+    /// Takes in what a node reports. `is_up` tells whether another node reported lately: a disk
+    /// that two live nodes claim is refused, one of a node that is gone has moved.
+    pub async fn register(
+        &self,
+        report: &NodeReport,
+        is_up: impl Fn(&str) -> bool,
+    ) -> Result<Decided<()>, DbError> {
+        let mut decision = self.begin().await?;
+        join(&mut decision, &report.node).await?;
+        portals(&mut decision, report).await?;
+        for disk in &report.disks {
+            register_disk(&mut decision, &report.node, disk, &is_up).await?;
+        }
+        for replica in &report.deleted {
+            replica_deleted(&mut decision, &report.node, *replica).await?;
+        }
+        decision.commit(()).await
+    }
+}
+
+async fn join(decision: &mut Decision, node: &str) -> Result<(), DbError> {
+    let now_ms = decision.now_ms;
+    let inserted =
+        sqlx::query("INSERT INTO nodes (name, created_ms) VALUES ($1, $2) ON CONFLICT DO NOTHING")
+            .bind(node)
+            .bind(now_ms)
+            .execute(decision.connection())
+            .await?;
+    if inserted.rows_affected() == 0 {
+        return Ok(());
+    }
+    let nqns: Vec<String> =
+        sqlx::query_scalar("SELECT nqn FROM subsystems").fetch_all(decision.connection()).await?;
+    for nqn in nqns {
+        give_controller_ids(decision.connection(), &nqn, node).await?;
+    }
+    decision.changed("node_joined", node, format!("node {node} joined the cluster"));
+    Ok(())
+}
+
+/// Gives every node its range of a new subsystem. A subsystem that was there before under the
+/// same NQN keeps its ranges.
+pub(super) async fn give_controller_ids_to_all_nodes(
+    connection: &mut SqliteConnection,
+    nqn: &str,
+) -> Result<(), DbError> {
+    let nodes: Vec<String> = sqlx::query_scalar(
+        "SELECT name FROM nodes WHERE name NOT IN \
+         (SELECT node FROM controller_ranges WHERE nqn = $1) ORDER BY created_ms, name",
+    )
+    .bind(nqn)
+    .fetch_all(&mut *connection)
+    .await?;
+    for node in nodes {
+        give_controller_ids(connection, nqn, &node).await?;
+    }
+    Ok(())
+}
+
+async fn give_controller_ids(
+    connection: &mut SqliteConnection,
+    nqn: &str,
+    node: &str,
+) -> Result<(), DbError> {
+    let given: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM controller_ranges WHERE nqn = $1")
+        .bind(nqn)
+        .fetch_one(&mut *connection)
+        .await?;
+    let Some((first, last)) = controller_range(given) else {
+        return Err(Refusal::ControllerIdsExhausted { nqn: nqn.to_owned() }.into());
+    };
+    sqlx::query(
+        "INSERT INTO controller_ranges (nqn, node, first_id, last_id) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (nqn, node) DO NOTHING",
+    )
+    .bind(nqn)
+    .bind(node)
+    .bind(first)
+    .bind(last)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// The range of the n-th node of a subsystem, counted from 0.
+fn controller_range(n: i64) -> Option<(i64, i64)> {
+    let (first, length) = match n {
+        ..WIDE_NODES => (1 + n * WIDE, WIDE),
+        _ => (1 + WIDE_NODES * WIDE + (n - WIDE_NODES).checked_mul(NARROW)?, NARROW),
+    };
+    let last = first.checked_add(length - 1)?;
+    (last <= CONTROLLER_ID_MAX).then_some((first, last))
+}
+
+async fn portals(decision: &mut Decision, report: &NodeReport) -> Result<(), DbError> {
+    let node = &report.node;
+    let known: Vec<PortalRow> = sqlx::query_as(
+        "SELECT id, node, transport, address, service FROM portals WHERE node = $1 AND active",
+    )
+    .bind(node)
+    .fetch_all(decision.connection())
+    .await?;
+    let reported: BTreeSet<Listener<'_>> = report.portals.iter().map(Listener::from).collect();
+    let known_set: BTreeSet<Listener<'_>> = known.iter().map(Listener::from).collect();
+    if reported == known_set {
+        return Ok(());
+    }
+    for portal in known.iter().filter(|row| !reported.contains(&Listener::from(*row))) {
+        sqlx::query("UPDATE portals SET active = FALSE WHERE id = $1")
+            .bind(i64::from(portal.id))
+            .execute(decision.connection())
+            .await?;
+    }
+    for listener in reported.difference(&known_set) {
+        activate(decision, node, *listener).await?;
+    }
+    let list: Vec<String> = reported.iter().map(Listener::to_string).collect();
+    let message = format!("node {node} listens on {}", list.join(", "));
+    decision.changed("portals_changed", node, message);
+    Ok(())
+}
+
+async fn activate(
+    decision: &mut Decision,
+    node: &str,
+    listener: Listener<'_>,
+) -> Result<(), DbError> {
+    let known = sqlx::query(
+        "UPDATE portals SET active = TRUE \
+         WHERE node = $1 AND transport = $2 AND address = $3 AND service = $4",
+    )
+    .bind(node)
+    .bind(listener.transport)
+    .bind(listener.address)
+    .bind(listener.service)
+    .execute(decision.connection())
+    .await?;
+    if known.rows_affected() == 1 {
+        return Ok(());
+    }
+    let id: Option<i64> = sqlx::query_scalar(
+        "UPDATE settings SET last_portal = last_portal + 1 \
+         WHERE id = 1 AND last_portal < 65535 RETURNING last_portal",
+    )
+    .fetch_optional(decision.connection())
+    .await?;
+    sqlx::query(
+        "INSERT INTO portals (id, node, transport, address, service, active) \
+         VALUES ($1, $2, $3, $4, $5, TRUE)",
+    )
+    .bind(id.ok_or(Refusal::PortalsExhausted)?)
+    .bind(node)
+    .bind(listener.transport)
+    .bind(listener.address)
+    .bind(listener.service)
+    .execute(decision.connection())
+    .await?;
+    Ok(())
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Listener<'a> {
+    transport: &'a str,
+    address: &'a str,
+    service: &'a str,
+}
+
+impl<'a> From<&'a PortalReport> for Listener<'a> {
+    fn from(portal: &'a PortalReport) -> Self {
+        let PortalReport { transport, address, service } = portal;
+        Self { transport, address, service }
+    }
+}
+
+impl<'a> From<&'a PortalRow> for Listener<'a> {
+    fn from(row: &'a PortalRow) -> Self {
+        Self { transport: &row.transport, address: &row.address, service: &row.service }
+    }
+}
+
+impl std::fmt::Display for Listener<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { transport, address, service } = self;
+        match address.contains(':') {
+            true => write!(f, "{transport}://[{address}]:{service}"),
+            false => write!(f, "{transport}://{address}:{service}"),
+        }
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct KnownDisk {
+    node: String,
+    path: String,
+    kind: String,
+    total_bytes: i64,
+}
+
+async fn register_disk(
+    decision: &mut Decision,
+    node: &str,
+    disk: &DiskReport,
+    is_up: impl Fn(&str) -> bool,
+) -> Result<(), DbError> {
+    let known: Option<KnownDisk> =
+        sqlx::query_as("SELECT node, path, kind, total_bytes FROM disks WHERE uuid = $1")
+            .bind(disk.uuid)
+            .fetch_optional(decision.connection())
+            .await?;
+    let Some(known) = known else {
+        write_disk(decision, node, disk).await?;
+        let message = format!("node {node} has a new disk {} ({})", disk.path, disk.uuid);
+        decision.changed("disk_added", node, message);
+        return Ok(());
+    };
+    if known.node != node && is_up(&known.node) {
+        let reason = format!(
+            "its disk {} has the identity {} of disk {} on node {}; is one a copy of the other?",
+            disk.path, disk.uuid, known.path, known.node
+        );
+        return Err(Refusal::BadReport { node: node.to_owned(), reason }.into());
+    }
+    // A disk that could not be opened does not know its size; that is no news about its size.
+    let same_size = known.total_bytes == sql(disk.total_bytes) || disk.total_bytes == 0;
+    let same_place = known.node == node && known.path == disk.path;
+    if same_place && same_size && known.kind == kind_word(disk.kind) {
+        return Ok(());
+    }
+    write_disk(decision, node, disk).await?;
+    let message = format!(
+        "disk {} was {} on node {}, is now {} on node {node}",
+        disk.uuid, known.path, known.node, disk.path
+    );
+    decision.changed("disk_changed", node, message);
+    Ok(())
+}
+
+async fn write_disk(decision: &mut Decision, node: &str, disk: &DiskReport) -> Result<(), DbError> {
+    sqlx::query(
+        "INSERT INTO disks (uuid, node, kind, path, total_bytes) VALUES ($1, $2, $3, $4, $5) \
+         ON CONFLICT (uuid) DO UPDATE SET node = excluded.node, kind = excluded.kind, \
+         path = excluded.path, total_bytes = excluded.total_bytes",
+    )
+    .bind(disk.uuid)
+    .bind(node)
+    .bind(kind_word(disk.kind))
+    .bind(&disk.path)
+    .bind(sql(disk.total_bytes))
+    .execute(decision.connection())
+    .await?;
+    Ok(())
+}
+
+async fn replica_deleted(
+    decision: &mut Decision,
+    node: &str,
+    replica: Uuid,
+) -> Result<(), DbError> {
+    let updated = sqlx::query(
+        "UPDATE replicas SET state = 'deleted' WHERE uuid = $1 AND state = 'retired' \
+         AND disk IN (SELECT uuid FROM disks WHERE node = $2)",
+    )
+    .bind(replica)
+    .bind(node)
+    .execute(decision.connection())
+    .await?;
+    if updated.rows_affected() == 1 {
+        decision.changed("replica_deleted", node, format!("node {node} deleted replica {replica}"));
+    }
+    Ok(())
+}
+
+/// How MetaDB writes a disk's kind.
+pub(crate) fn kind_word(kind: DiskKind) -> &'static str {
+    match kind {
+        DiskKind::Store => "store",
+        DiskKind::Null => "null",
+    }
+}
+
+#[cfg(test)]
+mod range_tests {
+    use super::*;
+
+    #[test]
+    fn controller_id_ranges_of_1024_nodes_are_disjoint_and_legal() {
+        let mut next = 1;
+        for n in 0..1024 {
+            let (first, last) = controller_range(n).unwrap_or_default();
+            assert_eq!(first, next, "node {n}");
+            assert!(last > first && last <= CONTROLLER_ID_MAX, "node {n}");
+            next = last + 1;
+        }
+        assert_eq!(controller_range(1025), None);
+    }
+}

@@ -1,0 +1,218 @@
+//! What MetaDB holds, row by row, and one consistent view of all of it.
+
+use sqlx::SqliteConnection;
+use uuid::Uuid;
+
+use super::{DbError, MetaDb};
+
+/// A node.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct NodeRow {
+    /// Its name.
+    pub name: String,
+}
+
+/// A listener of a node.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct PortalRow {
+    /// Its id, 1 to 65535.
+    #[sqlx(try_from = "i64")]
+    pub id: u16,
+    /// The node.
+    pub node: String,
+    /// Such as `tcp`.
+    pub transport: String,
+    /// IP address in canonical form.
+    pub address: String,
+    /// Port number.
+    pub service: String,
+}
+
+/// A disk.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct DiskRow {
+    /// Its identity.
+    pub uuid: Uuid,
+    /// The node that has it.
+    pub node: String,
+    /// `store` or `null`.
+    pub kind: String,
+    /// Path on the node.
+    pub path: String,
+    /// Bytes that volumes can use.
+    #[sqlx(try_from = "i64")]
+    pub total_bytes: u64,
+    /// Sum of the sizes of the volumes on it.
+    #[sqlx(try_from = "i64")]
+    pub provisioned_bytes: u64,
+}
+
+/// A volume that exists.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct VolumeRow {
+    /// Its identity.
+    pub uuid: Uuid,
+    /// Its name.
+    pub name: String,
+    /// Its size.
+    #[sqlx(try_from = "i64")]
+    pub size_bytes: u64,
+    /// The NGUID of its namespace.
+    pub nguid: Uuid,
+    /// Rises with each change.
+    #[sqlx(try_from = "i64")]
+    pub version: u64,
+    /// When it was made.
+    #[sqlx(try_from = "i64")]
+    pub created_ms: u64,
+}
+
+/// A replica that should be there.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct ReplicaRow {
+    /// Its identity.
+    pub uuid: Uuid,
+    /// Its volume.
+    pub volume: Uuid,
+    /// Its disk.
+    pub disk: Uuid,
+    /// The node of that disk.
+    pub node: String,
+}
+
+/// A subsystem.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct SubsystemRow {
+    /// Its NQN.
+    pub nqn: String,
+    /// Its serial number.
+    pub serial: String,
+    /// Whether any host may connect.
+    pub allow_any: bool,
+    /// Rises with each change.
+    #[sqlx(try_from = "i64")]
+    pub version: u64,
+    /// When it was made.
+    #[sqlx(try_from = "i64")]
+    pub created_ms: u64,
+}
+
+/// A namespace that exists, with its volume.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct NamespaceRow {
+    /// The subsystem.
+    pub nqn: String,
+    /// Its id, 1 to 1024.
+    #[sqlx(try_from = "i64")]
+    pub nsid: u32,
+    /// The volume.
+    pub volume: Uuid,
+    /// The volume's name.
+    pub volume_name: String,
+    /// The volume's size.
+    #[sqlx(try_from = "i64")]
+    pub size_bytes: u64,
+    /// The volume's NGUID.
+    pub nguid: Uuid,
+    /// Whether hosts may only read.
+    pub read_only: bool,
+}
+
+/// A host on a subsystem's list.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct AccessRow {
+    /// The subsystem.
+    pub nqn: String,
+    /// The host's NQN.
+    pub host: String,
+}
+
+/// Everything at one moment, each list in the order of its key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The revision of that moment.
+    pub revision: u64,
+    /// Nodes by name.
+    pub nodes: Vec<NodeRow>,
+    /// Active listeners by id.
+    pub portals: Vec<PortalRow>,
+    /// Disks by node and path.
+    pub disks: Vec<DiskRow>,
+    /// Volumes by name.
+    pub volumes: Vec<VolumeRow>,
+    /// Replicas that should be there, by volume.
+    pub replicas: Vec<ReplicaRow>,
+    /// Subsystems by NQN.
+    pub subsystems: Vec<SubsystemRow>,
+    /// Namespaces by NQN and NSID.
+    pub namespaces: Vec<NamespaceRow>,
+    /// Allowed hosts by NQN and host.
+    pub access: Vec<AccessRow>,
+}
+
+impl MetaDb {
+    /// Everything at one moment.
+    pub async fn snapshot(&self) -> Result<Snapshot, DbError> {
+        let mut view = self.read().await?;
+        read_snapshot(&mut view).await
+    }
+}
+
+pub(super) async fn read_snapshot(view: &mut SqliteConnection) -> Result<Snapshot, DbError> {
+    Ok(Snapshot {
+        revision: revision(view).await?,
+        nodes: sqlx::query_as("SELECT name FROM nodes ORDER BY name").fetch_all(&mut *view).await?,
+        portals: sqlx::query_as(
+            "SELECT id, node, transport, address, service FROM portals WHERE active ORDER BY id",
+        )
+        .fetch_all(&mut *view)
+        .await?,
+        disks: disks(view).await?,
+        volumes: sqlx::query_as(
+            "SELECT uuid, name, size_bytes, nguid, version, created_ms FROM volumes \
+             WHERE deleted_ms IS NULL ORDER BY name",
+        )
+        .fetch_all(&mut *view)
+        .await?,
+        replicas: sqlx::query_as(
+            "SELECT r.uuid, r.volume, r.disk, d.node FROM replicas r \
+             JOIN disks d ON d.uuid = r.disk WHERE r.state = 'wanted' ORDER BY r.volume, r.uuid",
+        )
+        .fetch_all(&mut *view)
+        .await?,
+        subsystems: sqlx::query_as(
+            "SELECT nqn, serial, allow_any, version, created_ms FROM subsystems ORDER BY nqn",
+        )
+        .fetch_all(&mut *view)
+        .await?,
+        namespaces: sqlx::query_as(
+            "SELECT n.nqn, n.nsid, n.volume, v.name AS volume_name, v.size_bytes, v.nguid, \
+             n.read_only FROM namespaces n JOIN volumes v ON v.uuid = n.volume \
+             WHERE n.removed_ms IS NULL ORDER BY n.nqn, n.nsid",
+        )
+        .fetch_all(&mut *view)
+        .await?,
+        access: sqlx::query_as("SELECT nqn, host FROM access ORDER BY nqn, host")
+            .fetch_all(view)
+            .await?,
+    })
+}
+
+async fn disks(view: &mut SqliteConnection) -> Result<Vec<DiskRow>, DbError> {
+    // PostgreSQL sums BIGINT to NUMERIC, hence the cast.
+    Ok(sqlx::query_as(
+        "SELECT d.uuid, d.node, d.kind, d.path, d.total_bytes, \
+         CAST(COALESCE((SELECT SUM(v.size_bytes) FROM replicas r \
+           JOIN volumes v ON v.uuid = r.volume \
+           WHERE r.disk = d.uuid AND r.state = 'wanted'), 0) AS BIGINT) AS provisioned_bytes \
+         FROM disks d ORDER BY d.node, d.path, d.uuid",
+    )
+    .fetch_all(view)
+    .await?)
+}
+
+pub(super) async fn revision(view: &mut SqliteConnection) -> Result<u64, DbError> {
+    let revision: i64 =
+        sqlx::query_scalar("SELECT revision FROM settings WHERE id = 1").fetch_one(view).await?;
+    super::numbers::narrow(revision, "revision")
+}
