@@ -1,0 +1,231 @@
+//! The agent against a conductor that does what the test says, over real HTTP.
+#![allow(clippy::unwrap_used)]
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::{get, put};
+use conductor::api::{ReportAnswer, StateQuery};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::*;
+
+const SOON: Duration = Duration::from_secs(10);
+
+pub(super) fn state(revision: u64) -> NodeState {
+    NodeState {
+        revision,
+        node: "n1".to_owned(),
+        cluster: Uuid::from_u128(7),
+        volumes: vec![],
+        retired: vec![],
+        subsystems: vec![],
+        portals: vec![],
+    }
+}
+
+/// A node that only notes what it was told.
+struct FakeNode {
+    converged: watch::Sender<Vec<u64>>,
+}
+
+impl FakeNode {
+    fn new() -> Arc<FakeNode> {
+        Arc::new(FakeNode { converged: watch::Sender::new(vec![]) })
+    }
+
+    async fn wait_for(&self, revision: u64) {
+        let mut converged = self.converged.subscribe();
+        timeout(SOON, converged.wait_for(|all| all.last() == Some(&revision)))
+            .await
+            .unwrap()
+            .unwrap();
+    }
+}
+
+impl Converge for FakeNode {
+    async fn converge(&self, state: &NodeState) {
+        self.converged.send_modify(|all| all.push(state.revision));
+    }
+
+    fn report(&self, applied_revision: u64) -> NodeReport {
+        NodeReport {
+            node: "n1".to_owned(),
+            applied_revision,
+            portals: vec![],
+            disks: vec![],
+            volumes: vec![],
+            deleted: vec![],
+            http: None,
+            version: String::new(),
+        }
+    }
+}
+
+/// A conductor with one node.
+struct FakeConductor {
+    state: watch::Sender<NodeState>,
+    reports: watch::Sender<Vec<NodeReport>>,
+}
+
+impl FakeConductor {
+    fn new(revision: u64) -> Arc<FakeConductor> {
+        Arc::new(FakeConductor {
+            state: watch::Sender::new(state(revision)),
+            reports: watch::Sender::new(vec![]),
+        })
+    }
+
+    async fn listen(self: &Arc<Self>, address: SocketAddr) -> (SocketAddr, JoinHandle<()>) {
+        let router = axum::Router::new()
+            .route("/api/v1/nodes/n1/state", get(give_state))
+            .route("/api/v1/nodes/n1/report", put(take_report))
+            .with_state(Arc::clone(self));
+        let listener = TcpListener::bind(address).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        (address, tokio::spawn(async { axum::serve(listener, router).await.unwrap() }))
+    }
+
+    async fn wait_for_applied(&self, revision: u64) {
+        let mut reports = self.reports.subscribe();
+        let applied = |all: &Vec<NodeReport>| {
+            all.last().is_some_and(|last| last.applied_revision == revision)
+        };
+        timeout(SOON, reports.wait_for(applied)).await.unwrap().unwrap();
+    }
+}
+
+async fn give_state(
+    State(conductor): State<Arc<FakeConductor>>,
+    Query(query): Query<StateQuery>,
+) -> Response {
+    if conductor.reports.borrow().is_empty() {
+        return StatusCode::NOT_FOUND.into_response();
+    }
+    let mut state = conductor.state.subscribe();
+    let wait = Duration::from_secs(query.wait.unwrap_or(0));
+    match timeout(wait, state.wait_for(|state| Some(state.revision) != query.after)).await {
+        Ok(state) => Json(state.unwrap().clone()).into_response(),
+        Err(_) => StatusCode::NO_CONTENT.into_response(),
+    }
+}
+
+async fn take_report(
+    State(conductor): State<Arc<FakeConductor>>,
+    Json(report): Json<NodeReport>,
+) -> Json<ReportAnswer> {
+    conductor.reports.send_modify(|all| all.push(report));
+    let state = conductor.state.borrow();
+    Json(ReportAnswer { revision: state.revision, report_every_ms: 3000, cluster: state.cluster })
+}
+
+struct RunningAgent {
+    agent: Arc<Agent<FakeNode>>,
+    node: Arc<FakeNode>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for RunningAgent {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn start(conductor: SocketAddr, data: &Path) -> RunningAgent {
+    let config = AgentConfig {
+        node: "n1".to_owned(),
+        conductor: format!("http://{conductor}"),
+        data: data.to_owned(),
+    };
+    let node = FakeNode::new();
+    let agent = Agent::new(config, Arc::clone(&node)).unwrap();
+    let task = tokio::spawn(Arc::clone(&agent).run());
+    RunningAgent { agent, node, task }
+}
+
+fn anywhere() -> SocketAddr {
+    "127.0.0.1:0".parse().unwrap()
+}
+
+#[tokio::test]
+async fn each_revision_is_put_into_effect_and_reported_at_once() {
+    let data = tempfile::tempdir().unwrap();
+    let conductor = FakeConductor::new(5);
+    let (address, _server) = conductor.listen(anywhere()).await;
+    let running = start(address, data.path());
+    running.node.wait_for(5).await;
+    conductor.wait_for_applied(5).await;
+    // Lower than before, as after a restore of MetaDB: it counts all the same.
+    for revision in [6, 9, 4] {
+        conductor.state.send_replace(state(revision));
+        running.node.wait_for(revision).await;
+        conductor.wait_for_applied(revision).await;
+    }
+    assert_eq!(*running.agent.applied().borrow(), Some(4));
+    assert_eq!(*running.node.converged.borrow(), [5, 6, 9, 4]);
+}
+
+#[tokio::test]
+async fn restart_without_conductor_serves_what_was_saved_and_follows_when_it_is_back() {
+    let data = tempfile::tempdir().unwrap();
+    let conductor = FakeConductor::new(5);
+    let (address, server) = conductor.listen(anywhere()).await;
+    let first = start(address, data.path());
+    first.node.wait_for(5).await;
+    drop(first);
+    server.abort();
+    assert!(server.await.unwrap_err().is_cancelled());
+
+    let second = start(address, data.path());
+    second.node.wait_for(5).await;
+    let back = FakeConductor::new(6);
+    let (_, _server) = back.listen(address).await;
+    second.node.wait_for(6).await;
+    back.wait_for_applied(6).await;
+}
+
+#[tokio::test]
+async fn nothing_is_put_into_effect_before_the_first_answer() {
+    let data = tempfile::tempdir().unwrap();
+    let reserved = TcpListener::bind(anywhere()).await.unwrap();
+    let address = reserved.local_addr().unwrap();
+    drop(reserved);
+    let running = start(address, data.path());
+    let mut applied = running.agent.applied();
+    assert!(timeout(Duration::from_millis(300), applied.changed()).await.is_err());
+    let conductor = FakeConductor::new(1);
+    let (_, _server) = conductor.listen(address).await;
+    running.node.wait_for(1).await;
+}
+
+#[tokio::test]
+async fn a_conductor_of_another_cluster_is_not_obeyed() {
+    let data = tempfile::tempdir().unwrap();
+    saved::save(data.path(), &state(5)).unwrap();
+    let conductor = FakeConductor::new(6);
+    conductor.state.send_modify(|state| state.cluster = Uuid::from_u128(8));
+    let (address, _server) = conductor.listen(anywhere()).await;
+    let running = start(address, data.path());
+    let mut reports = conductor.reports.subscribe();
+    timeout(SOON, reports.wait_for(|all| all.len() >= 2)).await.unwrap().unwrap();
+    running.node.wait_for(5).await;
+    assert_eq!(saved::load(data.path()).unwrap(), Some(state(5)));
+    conductor.state.send_replace(state(7));
+    running.node.wait_for(7).await;
+    assert_eq!(*running.node.converged.borrow(), [5, 7]);
+}
+
+#[tokio::test]
+async fn a_url_that_is_none_is_refused_with_an_example() {
+    for url in ["", "127.0.0.1:49180", "ftp://x"] {
+        let config =
+            AgentConfig { node: "n1".to_owned(), conductor: url.to_owned(), data: "/".into() };
+        let error = Agent::new(config, FakeNode::new()).err().unwrap().to_string();
+        assert!(error.contains("http://127.0.0.1:49180"), "{error}");
+    }
+}

@@ -1,0 +1,239 @@
+//! What a person can set, from three places: flags win over `AFS_*` environment variables, these over the
+//! configuration file, and that over the defaults.
+//!
+//! [`Settings`] is all of it as written; [`NodeConfig::new`] checks it and makes what `daemon` works with.
+
+mod address;
+mod disk_spec;
+mod file;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use conductor::size::parse_size;
+use serde::Deserialize;
+
+pub use address::{AddressError, Listener};
+pub use disk_spec::{DiskSpec, DiskSpecError};
+pub use file::FileError;
+
+/// Port of the node's own HTTP server unless set.
+pub const DEFAULT_HTTP: &str = "127.0.0.1:49181";
+/// Where hosts connect unless set.
+pub const DEFAULT_LISTEN: &str = "tcp://127.0.0.1:4420";
+/// Memory for data in flight unless set.
+const DEFAULT_BUFFERS: &str = "256M";
+/// The least that each reactor can work with: a few of the largest transfers at once.
+const BUFFER_BYTES_MIN: u64 = 16 << 20;
+/// More threads than any machine that we know has cores.
+const REACTORS_MAX: usize = 1024;
+
+/// Everything that can be set, as the person wrote it. A key of the file is the flag's name with `_` for `-`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Name of this node in the cluster [default: the host name]
+    #[arg(long, env = "AFS_NODE", value_name = "NAME")]
+    pub node: Option<String>,
+    /// Folder for what the node itself remembers; one process at a time uses it
+    #[arg(long, env = "AFS_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// A disk: FILE:SIZE (made if missing), /dev/DEVICE, or null:SIZE, which keeps nothing; may be repeated
+    #[arg(long, env = "AFS_DISK", value_name = "DISK", value_delimiter = ',')]
+    pub disk: Vec<String>,
+    /// Where hosts connect [default: tcp://127.0.0.1:4420]; may be repeated
+    #[arg(long, env = "AFS_LISTEN", value_name = "tcp://ADDR:PORT", value_delimiter = ',')]
+    pub listen: Vec<String>,
+    /// The address that hosts are told, one for each --listen [default: the same address]
+    #[arg(long, env = "AFS_ADVERTISE", value_name = "tcp://ADDR:PORT", value_delimiter = ',')]
+    pub advertise: Vec<String>,
+    /// Where /metrics, /healthz and /status are served [default: 127.0.0.1:49181]
+    #[arg(long, env = "AFS_HTTP", value_name = "ADDR:PORT")]
+    pub http: Option<String>,
+    /// The conductor (only `serve`; standalone brings its own) [default: http://127.0.0.1:49180]
+    #[arg(long, env = "AFS_CONDUCTOR", value_name = "URL")]
+    pub conductor: Option<String>,
+    /// Threads that serve I/O [default: one per core]
+    #[arg(long, env = "AFS_REACTORS", value_name = "N")]
+    pub reactors: Option<usize>,
+    /// Memory for data in flight, of all reactors together [default: 256M]
+    #[arg(long, env = "AFS_BUFFERS", value_name = "SIZE")]
+    pub buffers: Option<String>,
+    /// What is logged, such as `info` or `afs=debug` [default: info]
+    #[arg(long, env = "AFS_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+    /// How it is logged [default: human]
+    #[arg(long, env = "AFS_LOG_FORMAT", value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For a person at a terminal.
+    #[default]
+    Human,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Checked settings of a node.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Its name: 1 to 63 characters out of `a-z 0-9 . _ -`, the first a letter or digit.
+    pub node: String,
+    /// The data folder.
+    pub data: PathBuf,
+    /// The disks, in the order given.
+    pub disks: Vec<DiskSpec>,
+    /// Where hosts connect.
+    pub listeners: Vec<Listener>,
+    /// Where `/metrics` is.
+    pub http: SocketAddr,
+    /// Number of reactors, at least 1.
+    pub reactors: usize,
+    /// Buffer memory of each reactor in bytes.
+    pub buffer_bytes: usize,
+}
+
+/// What is wrong with the settings.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A disk.
+    #[error(transparent)]
+    Disk(#[from] DiskSpecError),
+    /// A listener.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// A required setting is missing.
+    #[error("`{key}` is not set: give --{flag}, {variable}, or `{key}` in the configuration file")]
+    Missing {
+        /// The key in the file.
+        key: &'static str,
+        /// The flag without dashes.
+        flag: &'static str,
+        /// The environment variable.
+        variable: &'static str,
+    },
+    /// A value is outside of its range.
+    #[error("`{key} = {value}`: {problem}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// What was given.
+        value: String,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+}
+
+fn bad(key: &'static str, value: impl ToString, problem: impl ToString) -> ConfigError {
+    ConfigError::Value { key, value: value.to_string(), problem: problem.to_string() }
+}
+
+impl Settings {
+    /// These settings, completed by those of the file at `path` where there is one.
+    pub fn with_file(self, path: Option<&std::path::Path>) -> Result<Settings, ConfigError> {
+        match path {
+            Some(path) => Ok(self.or(file::read(path)?)),
+            None => Ok(self),
+        }
+    }
+
+    fn or(self, file: Settings) -> Settings {
+        let list = |own: Vec<String>, other| if own.is_empty() { other } else { own };
+        Settings {
+            node: self.node.or(file.node),
+            data: self.data.or(file.data),
+            disk: list(self.disk, file.disk),
+            listen: list(self.listen, file.listen),
+            advertise: list(self.advertise, file.advertise),
+            http: self.http.or(file.http),
+            conductor: self.conductor.or(file.conductor),
+            reactors: self.reactors.or(file.reactors),
+            buffers: self.buffers.or(file.buffers),
+            log: self.log.or(file.log),
+            log_format: self.log_format.or(file.log_format),
+        }
+    }
+}
+
+impl NodeConfig {
+    /// Checks `settings`.
+    pub fn new(settings: &Settings) -> Result<NodeConfig, ConfigError> {
+        let reactors = reactors(settings.reactors)?;
+        Ok(NodeConfig {
+            node: node_name(settings.node.as_deref())?,
+            data: settings.data.clone().ok_or(ConfigError::Missing {
+                key: "data",
+                flag: "data",
+                variable: "AFS_DATA",
+            })?,
+            disks: disk_spec::parse_all(&settings.disk)?,
+            listeners: address::listeners(&settings.listen, &settings.advertise)?,
+            http: http_address(settings.http.as_deref())?,
+            reactors,
+            buffer_bytes: buffer_bytes(settings.buffers.as_deref(), reactors)?,
+        })
+    }
+}
+
+/// The rule of the conductor's API for names of nodes.
+fn is_node_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let first_is_plain = name.bytes().next().is_some_and(plain);
+    first_is_plain
+        && name.len() <= 63
+        && name.bytes().all(|byte| plain(byte) || b"._-".contains(&byte))
+}
+
+fn node_name(given: Option<&str>) -> Result<String, ConfigError> {
+    if let Some(name) = given {
+        return if is_node_name(name) {
+            Ok(name.to_owned())
+        } else {
+            Err(bad(
+                "node",
+                name,
+                "a node's name is 1 to 63 of a-z 0-9 . _ -, beginning with a letter or digit",
+            ))
+        };
+    }
+    let host = rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase();
+    Ok(if is_node_name(&host) { host } else { "node".to_owned() })
+}
+
+fn http_address(given: Option<&str>) -> Result<SocketAddr, ConfigError> {
+    let text = given.unwrap_or(DEFAULT_HTTP);
+    text.parse()
+        .map_err(|_| bad("http", text, "write an IP address and a port, such as 127.0.0.1:49181"))
+}
+
+fn reactors(given: Option<usize>) -> Result<usize, ConfigError> {
+    match given {
+        Some(count) if (1..=REACTORS_MAX).contains(&count) => Ok(count),
+        Some(count) => Err(bad("reactors", count, format!("must be 1 to {REACTORS_MAX}"))),
+        None => Ok(std::thread::available_parallelism().map_or(1, usize::from)),
+    }
+}
+
+fn buffer_bytes(given: Option<&str>, reactors: usize) -> Result<usize, ConfigError> {
+    let text = given.unwrap_or(DEFAULT_BUFFERS);
+    let total = parse_size(text).map_err(|error| bad("buffers", text, error))?;
+    let each = total / reactors as u64;
+    if given.is_some() && each < BUFFER_BYTES_MIN {
+        let problem = format!(
+            "{reactors} reactors need at least {}M",
+            (BUFFER_BYTES_MIN >> 20) * reactors as u64
+        );
+        return Err(bad("buffers", text, problem));
+    }
+    let each = each.max(BUFFER_BYTES_MIN).next_multiple_of(1 << 20);
+    usize::try_from(each).map_err(|_| bad("buffers", text, "is more than this machine can address"))
+}
