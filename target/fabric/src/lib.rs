@@ -1,1 +1,22 @@
-//! Under construction.
+//! NVMe-oF queue pairs over TCP, both ends: capsules in, capsules out.
+//!
+//! - [`codec`]: PDUs as pure state machines, with every answer that a broken or hostile peer gets.
+//! - [`target`]: serves queue pairs. `afs` implements [`Service`], and [`serve_tcp`] or a [`Listener`] feeds it
+//!   one [`Request`] per command capsule.
+//! - [`host`]: opens queue pairs and controllers. Tests, benchmarks and replication use it.
+//! - [`fuzz`]: ways in for fuzzers, replayed by the tests.
+//!
+//! What it does not do: TLS, RDMA, and anything that needs to know what a command means.
+
+#![forbid(unsafe_code)]
+
+pub mod codec;
+mod socket;
+pub mod target;
+mod transmit;
+
+pub use codec::{Digests, WireLimits};
+pub use target::{
+    CloseReason, Completion, Limits, Listener, Queue, QueueCloser, QueueCounters, QueueParameters,
+    Request, Service, TransferError, listen_tcp, serve_tcp,
+};

@@ -1,0 +1,233 @@
+//! A queue pair as its service sees it: who is at the other end, what was negotiated, how to close it.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+use afs_reactor::{Buffer, BufferMut, BufferPool};
+
+use super::admission::Admission;
+use super::close::{QueueCloser, Signals};
+use super::request::TransferError;
+use crate::codec::Digests;
+
+/// What a successful Connect settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueParameters {
+    /// Queue id; 0 is the admin queue.
+    pub qid: u16,
+    /// SQSIZE of the Connect: entries less one.
+    pub sqsize: u16,
+    /// False when the host disabled SQ flow control (CATTR bit 2).
+    pub flow_control: bool,
+    /// Whether this is an admin queue.
+    pub admin: bool,
+}
+
+/// What a queue pair has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueCounters {
+    /// Command capsules received.
+    pub commands: u64,
+    /// Bytes received.
+    pub bytes_received: u64,
+    /// Bytes sent.
+    pub bytes_sent: u64,
+    /// Receive calls to the kernel.
+    pub receive_calls: u64,
+    /// Send calls to the kernel.
+    pub send_calls: u64,
+    /// R2Ts sent.
+    pub r2ts: u64,
+    /// Times that the socket was not read because the pool was empty.
+    pub pool_waits: u64,
+    /// Data digests that were wrong.
+    pub digest_errors: u64,
+}
+
+/// A queue pair; cheap to clone, bound to its reactor.
+#[derive(Clone)]
+pub struct Queue(Rc<QueueState>);
+
+/// Where the transfer of one slot stands, between its command and the connection.
+pub(super) enum TransferSlot {
+    Idle,
+    /// R2T sent, or about to be.
+    Waiting(Option<Waker>),
+    Done(Result<Buffer, TransferError>),
+}
+
+struct QueueState {
+    peer: SocketAddr,
+    local: SocketAddr,
+    pool: BufferPool,
+    admin_pool: BufferPool,
+    signals: Arc<Signals>,
+    admission: RefCell<Option<Admission>>,
+    parameters: Cell<Option<QueueParameters>>,
+    stall_timeout: Cell<Duration>,
+    digests: Cell<Digests>,
+    counters: Cell<QueueCounters>,
+    transfers: RefCell<Vec<TransferSlot>>,
+    wanted: RefCell<Vec<(u16, BufferMut)>>,
+}
+
+impl Queue {
+    pub(super) fn new(
+        addresses: (SocketAddr, SocketAddr),
+        pools: (BufferPool, BufferPool),
+        signals: Arc<Signals>,
+        admission: Option<Admission>,
+        stall_timeout: Duration,
+    ) -> Queue {
+        Queue(Rc::new(QueueState {
+            peer: addresses.0,
+            local: addresses.1,
+            pool: pools.0,
+            admin_pool: pools.1,
+            signals,
+            admission: RefCell::new(admission),
+            parameters: Cell::new(None),
+            stall_timeout: Cell::new(stall_timeout),
+            digests: Cell::default(),
+            counters: Cell::default(),
+            transfers: RefCell::default(),
+            wanted: RefCell::default(),
+        }))
+    }
+
+    /// To be called when a Connect succeeds, before its completion is returned. From then on the queue takes
+    /// as many commands as the Connect said, and it no longer counts as half-open.
+    pub fn set_connected(&self, parameters: QueueParameters) {
+        self.0.parameters.set(Some(parameters));
+        self.0.admission.take();
+    }
+
+    /// What [`Queue::set_connected`] said.
+    #[must_use]
+    pub fn parameters(&self) -> Option<QueueParameters> {
+        self.0.parameters.get()
+    }
+
+    /// Sets the time after which a host that stopped inside of a PDU is given up; the larger of 30 s and twice
+    /// KATO is right (CONFORMANCE T-89).
+    pub fn set_stall_timeout(&self, timeout: Duration) {
+        self.0.stall_timeout.set(timeout);
+    }
+
+    /// A handle that ends this queue pair, for any thread.
+    #[must_use]
+    pub fn closer(&self) -> QueueCloser {
+        QueueCloser::new(Arc::clone(&self.0.signals))
+    }
+
+    /// Address of the host.
+    #[must_use]
+    pub fn peer(&self) -> SocketAddr {
+        self.0.peer
+    }
+
+    /// Our address that the host connected to.
+    #[must_use]
+    pub fn local(&self) -> SocketAddr {
+        self.0.local
+    }
+
+    /// The digests of this connection.
+    #[must_use]
+    pub fn digests(&self) -> Digests {
+        self.0.digests.get()
+    }
+
+    /// What the queue pair has done so far.
+    #[must_use]
+    pub fn counters(&self) -> QueueCounters {
+        self.0.counters.get()
+    }
+
+    /// Where buffers for this queue come from. Admin queues and those not yet connected have a small pool of
+    /// their own per reactor, so that keep-alive and logs go on while I/O holds all other buffers.
+    #[must_use]
+    pub fn pool(&self) -> &BufferPool {
+        match self.0.parameters.get() {
+            Some(QueueParameters { admin: false, .. }) => &self.0.pool,
+            _ => &self.0.admin_pool,
+        }
+    }
+
+    pub(super) fn stall_timeout(&self) -> Duration {
+        self.0.stall_timeout.get()
+    }
+
+    pub(super) fn set_digests(&self, digests: Digests) {
+        self.0.digests.set(digests);
+        if let Some(admission) = self.0.admission.borrow().as_ref() {
+            admission.greeted();
+        }
+    }
+
+    pub(super) fn count(&self, change: impl FnOnce(&mut QueueCounters)) {
+        let mut counters = self.0.counters.get();
+        change(&mut counters);
+        self.0.counters.set(counters);
+    }
+
+    /// Asks the connection for the data of `slot`; it sends the R2T in this round.
+    pub(super) fn request_transfer(&self, slot: u16, buffer: BufferMut) {
+        self.set_transfer(slot, TransferSlot::Waiting(None));
+        self.0.wanted.borrow_mut().push((slot, buffer));
+    }
+
+    /// The next transfer that a command asked for.
+    pub(super) fn next_wanted(&self) -> Option<(u16, BufferMut)> {
+        self.0.wanted.borrow_mut().pop()
+    }
+
+    /// The data of `slot` if it has come; else `waker` is called when it has.
+    pub(super) fn take_transfer(
+        &self,
+        slot: u16,
+        waker: &Waker,
+    ) -> Option<Result<Buffer, TransferError>> {
+        let mut transfers = self.0.transfers.borrow_mut();
+        let state = transfers.get_mut(usize::from(slot))?;
+        match std::mem::replace(state, TransferSlot::Idle) {
+            TransferSlot::Done(result) => Some(result),
+            TransferSlot::Waiting(_) => {
+                *state = TransferSlot::Waiting(Some(waker.clone()));
+                None
+            }
+            TransferSlot::Idle => None,
+        }
+    }
+
+    /// Hands the data of `slot` to its command.
+    pub(super) fn finish_transfer(&self, slot: u16, result: Result<Buffer, TransferError>) {
+        let mut transfers = self.0.transfers.borrow_mut();
+        let Some(state) = transfers.get_mut(usize::from(slot)) else { return };
+        let before = std::mem::replace(state, TransferSlot::Done(result));
+        drop(transfers);
+        if let TransferSlot::Waiting(Some(waker)) = before {
+            waker.wake();
+        }
+    }
+
+    /// Forgets what is left of the transfer of a slot whose command is over.
+    pub(super) fn clear_transfer(&self, slot: u16) {
+        if let Some(state) = self.0.transfers.borrow_mut().get_mut(usize::from(slot)) {
+            *state = TransferSlot::Idle;
+        }
+    }
+
+    fn set_transfer(&self, slot: u16, state: TransferSlot) {
+        let mut transfers = self.0.transfers.borrow_mut();
+        let index = usize::from(slot);
+        if transfers.len() <= index {
+            transfers.resize_with(index + 1, || TransferSlot::Idle);
+        }
+        transfers[index] = state;
+    }
+}
