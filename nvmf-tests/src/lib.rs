@@ -10,9 +10,17 @@
 //! The lab does not link the daemons: it starts the programs that a user would start.
 
 pub mod agent;
+pub mod cli;
 pub mod commands;
+pub mod fio;
 pub mod guest;
+pub mod http;
+pub mod ledger;
+pub mod node;
+pub mod nvme;
 pub mod paths;
 pub mod prepare;
 pub mod process;
+pub mod scene;
+pub mod table;
 pub mod wire;

@@ -6,7 +6,7 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::OnceLock;
 use std::sync::mpsc::{self, SyncSender};
 use std::thread;
@@ -82,6 +82,11 @@ impl Tied {
             .context("process id")?;
         rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
         wait_until("the process to end after SIGTERM", deadline, || Ok(self.child.try_wait()?))
+    }
+
+    /// Its standard output, when it was piped and not taken before.
+    pub fn stdout(&mut self) -> Option<ChildStdout> {
+        self.child.stdout.take()
     }
 
     /// Waits for the end without a deadline, for programs that a person talks to.

@@ -1,26 +1,35 @@
-//! The lab's own ground: a guest boots, runs commands, and vanishes without a trace.
+//! The lab's own ground: guests boot, run commands and vanish; its tools work against the kernel's own target, so that
+//! what they find in Afs is about Afs.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::time::Duration;
 
-use nvmf_tests::guest::{Guest, GuestOptions};
-use nvmf_tests::prepare::{Kernel, obstacle};
-
-/// Skipped by name where nobody prepared the machine; the lab itself does that first and then tolerates no skip.
-fn guest(test: &str) -> Option<Guest> {
-    match obstacle(&[Kernel::V6_12]) {
-        None => Some(Guest::boot(&GuestOptions::new(Kernel::V6_12)).unwrap()),
-        Some(reason) if std::env::var_os("AFS_LAB").is_none() => {
-            println!("lab: skipped {test}: {reason}");
-            None
-        }
-        Some(reason) => panic!("{reason}"),
-    }
-}
+use nvmf_tests::fio::{self, Job};
+use nvmf_tests::guest::{Guest, GuestOptions, KernelTarget, Network};
+use nvmf_tests::ledger;
+use nvmf_tests::nvme;
+use nvmf_tests::prepare::Kernel;
+use nvmf_tests::scene::may_run;
 
 #[test]
-fn commands_run_side_by_side_and_report_their_end() {
-    let Some(guest) = guest("commands_run_side_by_side_and_report_their_end") else { return };
+fn commands_run_side_by_side_and_tools_work_against_the_kernels_own_target() {
+    if !may_run(
+        "commands_run_side_by_side_and_tools_work_against_the_kernels_own_target",
+        &[Kernel::V6_12],
+    ) {
+        return;
+    }
+    let mut options = GuestOptions::new(Kernel::V6_12);
+    options.network = Network::None;
+    let guest = Guest::boot(&options).unwrap();
+    commands_run_side_by_side_and_report_their_end(&guest);
+    tools_work_against_the_kernels_own_target(&guest);
+    let folder = guest.folder();
+    guest.power_cut().unwrap();
+    assert!(!folder.exists());
+}
+
+fn commands_run_side_by_side_and_report_their_end(guest: &Guest) {
     let failed = guest.run("echo out; echo err >&2; exit 7").unwrap();
     assert_eq!(
         (failed.code, failed.stdout.as_str(), failed.stderr.as_str()),
@@ -42,8 +51,44 @@ fn commands_run_side_by_side_and_report_their_end() {
     guest.write_file("/tmp/large", &content).unwrap();
     assert_eq!(guest.ok("cat /tmp/large").unwrap().as_bytes(), content);
     assert!(guest.ok("ls /dev/no-such-device").unwrap_err().to_string().contains("No such file"));
+}
 
-    let folder = guest.folder();
-    guest.power_cut().unwrap();
-    assert!(!folder.exists());
+fn tools_work_against_the_kernels_own_target(guest: &Guest) {
+    let target =
+        KernelTarget { nqn: "nqn.2026-11.io.afs.lab:kernel", port: 4420, gib: 1, keeps_data: true };
+    let address = target.start(guest).unwrap();
+    let connection =
+        nvme::connect(guest, &address, target.nqn, "--hdr-digest --data-digest").unwrap();
+    nvme::wait_size(guest, &connection.disk, 1 << 30).unwrap();
+    nvme::wait_state(guest, &connection, "live", Duration::from_secs(10)).unwrap();
+
+    let jobs = [
+        Job::verified("verified", "rw=randwrite bs=64k iodepth=8 size=2m"),
+        Job::new("plain", "rw=read bs=1m size=4m"),
+    ];
+    let measured = fio::run(guest, &connection.disk, &jobs, Duration::from_secs(60)).unwrap();
+    assert_eq!(
+        (measured[0].name.as_str(), measured[0].writes, measured[1].reads),
+        ("verified", 32, 4)
+    );
+
+    // fio's bytes are no stamps.
+    guest.ok(&format!("blkdiscard -f {}", connection.disk)).unwrap();
+    let tool = format!("{} ledger", guest.folder().join("agent").display());
+    let mut writer =
+        guest.spawn(&format!("{tool} write --device {} --blocks 512", connection.disk)).unwrap();
+    writer.wait_for(" 100\n", Duration::from_secs(60)).unwrap();
+    writer.kill().unwrap();
+    let acknowledged = ledger::acknowledged(&writer.stdout());
+    assert!(acknowledged.len() > 50);
+    let read = format!("{tool} read --device {} --blocks 512", connection.disk);
+    ledger::compare(&acknowledged, &guest.ok(&read).unwrap()).unwrap();
+    guest.ok(&format!("blkdiscard -f -o 0 -l 65536 {}", connection.disk)).unwrap();
+    assert!(ledger::compare(&acknowledged, &guest.ok(&read).unwrap()).is_err());
+
+    guest.assert_no_nvme_warnings().unwrap();
+    guest.ok("echo '<3>nvme nvme0: planted' > /dev/kmsg").unwrap();
+    assert!(guest.assert_no_nvme_warnings().unwrap_err().to_string().contains("planted"));
+    guest.assert_no_complaints_but(&["planted"]).unwrap();
+    nvme::disconnect(guest, target.nqn).unwrap();
 }

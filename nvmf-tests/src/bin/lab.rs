@@ -1,11 +1,12 @@
 //! `cargo lab`: the demo, all tests, the benchmarks, and a shell in a Linux guest.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use nvmf_tests::prepare::{Consent, Kernel};
-use nvmf_tests::{agent, commands};
+use nvmf_tests::{agent, commands, ledger};
 
 /// Afs with stock Linux hosts, in virtual machines on this computer.
 #[derive(Parser)]
@@ -20,15 +21,41 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Build everything and run every test, end-to-end tests in guests included.
+    Test {
+        /// Only tests whose name contains this.
+        filter: Option<String>,
+    },
     /// Open a shell in a guest; everything on this machine is there, writes vanish.
     Shell {
         /// Which of Debian's kernels: 6.1 or 6.12.
         #[arg(long, default_value = "6.12")]
         kernel: Kernel,
     },
+    /// Runs inside a guest: write stamped blocks and tell which were acknowledged, or read them back.
+    #[command(hide = true)]
+    Ledger {
+        /// `write` or `read`.
+        action: LedgerAction,
+        /// The block device.
+        #[arg(long)]
+        device: PathBuf,
+        /// How many blocks of 4 KiB from its beginning.
+        #[arg(long)]
+        blocks: u64,
+        /// Writers at once.
+        #[arg(long, default_value_t = 4)]
+        threads: u64,
+    },
     /// Runs inside a guest: serve commands from outside.
     #[command(hide = true)]
     Agent,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum LedgerAction {
+    Write,
+    Read,
 }
 
 fn main() -> ExitCode {
@@ -44,7 +71,14 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<()> {
     let consent = if arguments.yes { Consent::Given } else { Consent::Ask };
     match &arguments.command {
+        Command::Test { filter } => commands::test::test(filter.as_deref(), consent),
         Command::Shell { kernel } => commands::shell::shell(*kernel, consent),
+        Command::Ledger { action: LedgerAction::Write, device, blocks, threads } => {
+            ledger::write(device, *blocks, *threads)
+        }
+        Command::Ledger { action: LedgerAction::Read, device, blocks, .. } => {
+            ledger::read(device, *blocks)
+        }
         Command::Agent => agent::serve(),
     }
 }

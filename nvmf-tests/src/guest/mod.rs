@@ -13,6 +13,7 @@
 
 mod accelerator;
 mod kernel_log;
+mod kernel_target;
 mod link;
 mod qemu;
 
@@ -27,6 +28,7 @@ use serde_json::Value;
 
 pub use accelerator::Accelerator;
 pub use kernel_log::complaints;
+pub use kernel_target::KernelTarget;
 pub use link::{Output, Running};
 pub use qemu::{Drive, GuestOptions, Network};
 

@@ -1,4 +1,4 @@
-# Runs in a lab guest, in the overlaid root, before the agent: what a distribution's boot would have done.
+# First process of a lab guest once the overlaid root is there, before the agent: what a distribution's boot would have done.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C TERM=${TERM:-dumb}
 dmesg -n 1
 ln -sfn /proc/self/fd /dev/fd
@@ -31,3 +31,6 @@ if [ "$(cat /run/lab/mode)" = shell ]; then
 else
   "$(cat /run/lab/agent)" agent
 fi
+echo "afs-lab: the end"
+echo o > /proc/sysrq-trigger
+sleep 60

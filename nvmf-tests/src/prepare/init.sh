@@ -22,6 +22,5 @@ mount -t devpts devpts dev/pts
 for at in dev/shm run tmp; do mount -t tmpfs tmpfs $at; done
 mkdir -p run/lab
 cp /lab/* run/lab/
-chroot . /bin/bash /run/lab/setup.sh
-echo "afs-lab: the end"
-poweroff -f
+# Not a mere chroot of a child: the kernel looks for modprobe where its first process is at home.
+exec switch_root /overlay/root /bin/bash /run/lab/setup.sh

@@ -11,7 +11,7 @@ use super::cpio::Archive;
 use crate::process::run;
 
 /// Raise it whenever the content changes, so that cached initrds are made anew.
-const GENERATION: u32 = 3;
+const GENERATION: u32 = 4;
 
 /// What the kernel must be able to do before it sees the build machine's root; the rest is loaded from there.
 const MODULES: [&str; 6] =

@@ -1,0 +1,313 @@
+//! `cargo lab test`: gets the machine ready, builds, runs every test of the workspace, and says what ran.
+//!
+//! The test programs are run one by one by the lab itself, not by cargo, so that each part has its time and its own
+//! line, end-to-end tests show their progress, and a program that hangs is ended.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::paths;
+use crate::prepare::{Consent, Kernel, prepare, say};
+use crate::process::{spawn, tied};
+use crate::scene::UNDER_LAB;
+use crate::table::Table;
+
+/// The longest that one test program may run.
+const PROGRAM_DEADLINE: Duration = Duration::from_secs(20 * 60);
+
+/// Runs all tests whose name contains `filter`; an error when any failed.
+pub fn test(filter: Option<&str>, consent: Consent) -> Result<()> {
+    let begin = Instant::now();
+    let mut table = Table::new(&["part", "passed", "failed", "skipped", "seconds"]);
+    let step = |table: &mut Table, name: &str, work: &dyn Fn() -> Result<()>| -> Result<()> {
+        let start = Instant::now();
+        say(name);
+        work()?;
+        table.row([name, "", "", "", &format!("{:.1}", start.elapsed().as_secs_f32())]);
+        Ok(())
+    };
+    step(&mut table, "prepare the machine", &|| prepare(&Kernel::ALL, consent))?;
+    step(&mut table, "build the programs", &|| cargo(&["build", "--workspace", "--bins"]))?;
+    let start = Instant::now();
+    say("build the tests");
+    let programs = test_programs()?;
+    table.row(["build the tests", "", "", "", &format!("{:.1}", start.elapsed().as_secs_f32())]);
+
+    let mut total = Tally::default();
+    for program in &programs {
+        let start = Instant::now();
+        let tally = program.run(filter)?;
+        if tally.is_empty() && filter.is_some() {
+            continue;
+        }
+        let seconds = format!("{:.1}", start.elapsed().as_secs_f32());
+        let count = |number: u32| number.to_string();
+        table.row([
+            &program.name,
+            &count(tally.passed),
+            &count(tally.failed),
+            &count(tally.skipped),
+            &seconds,
+        ]);
+        total.add(&tally);
+    }
+    if filter.is_none() {
+        let start = Instant::now();
+        say("examples in the documentation");
+        cargo(&["test", "--quiet", "--workspace", "--doc"])
+            .context("an example in the documentation failed")?;
+        table.row([
+            "examples in the documentation",
+            "",
+            "",
+            "",
+            &format!("{:.1}", start.elapsed().as_secs_f32()),
+        ]);
+    }
+    println!("\n{table}");
+    for name in &total.failures {
+        println!("  failed: {name}");
+    }
+    let minutes = begin.elapsed().as_secs() / 60;
+    println!("  in all {minutes} min {} s\n", begin.elapsed().as_secs() % 60);
+    if total.is_empty() {
+        bail!("no test has a name that contains `{}`", filter.unwrap_or_default());
+    }
+    let skipped =
+        if total.skipped > 0 { format!(", {} skipped", total.skipped) } else { String::new() };
+    println!("{} passed, {} failed{skipped}", total.passed, total.failed);
+    if total.failed > 0 {
+        bail!("{} tests failed", total.failed);
+    }
+    if total.skipped > 0 && env::var("CI").is_ok_and(|ci| ci == "true") {
+        bail!("{} tests were skipped, and with CI=true none may be", total.skipped);
+    }
+    Ok(())
+}
+
+fn cargo(arguments: &[&str]) -> Result<()> {
+    let status =
+        Command::new(cargo_program()).args(arguments).current_dir(paths::workspace()).status();
+    if !status.context("start cargo")?.success() {
+        bail!("cargo {} failed", arguments.join(" "));
+    }
+    Ok(())
+}
+
+fn cargo_program() -> String {
+    env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned())
+}
+
+/// One test executable.
+struct Program {
+    name: String,
+    executable: PathBuf,
+    folder: PathBuf,
+    end_to_end: bool,
+}
+
+/// Builds all test executables and returns them: those that need no guest first.
+fn test_programs() -> Result<Vec<Program>> {
+    let mut build = Command::new(cargo_program());
+    build.args(["test", "--workspace", "--no-run", "--message-format=json-render-diagnostics"]);
+    let output = build
+        .current_dir(paths::workspace())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("start cargo")?;
+    if !output.status.success() {
+        bail!("the tests do not build");
+    }
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let messages = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut programs: Vec<Program> = messages.filter_map(|message| program(&message)).collect();
+    programs.sort_by_key(|program| program.end_to_end);
+    Ok(programs)
+}
+
+fn program(message: &Value) -> Option<Program> {
+    if message["reason"] != "compiler-artifact" || message["profile"]["test"] != true {
+        return None;
+    }
+    let executable = PathBuf::from(message["executable"].as_str()?);
+    let folder = PathBuf::from(message["manifest_path"].as_str()?).parent()?.to_path_buf();
+    let package = folder.file_name()?.to_string_lossy().into_owned();
+    let target = message["target"]["name"].as_str()?;
+    let kind = message["target"]["kind"][0].as_str().unwrap_or("?");
+    Some(Program {
+        name: if kind == "lib" { package.clone() } else { format!("{package}: {target}") },
+        end_to_end: package == "nvmf-tests" && kind == "test",
+        executable,
+        folder,
+    })
+}
+
+/// How tests ended.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Tally {
+    passed: u32,
+    failed: u32,
+    skipped: u32,
+    failures: Vec<String>,
+}
+
+impl Tally {
+    fn is_empty(&self) -> bool {
+        self.passed + self.failed + self.skipped == 0
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+        self.failures.extend(other.failures.iter().cloned());
+    }
+
+    /// Takes a line that the test harness printed; true when it tells how a test ended.
+    fn take(&mut self, line: &str) -> bool {
+        let Some(rest) = line.strip_prefix("test ") else { return false };
+        if rest.starts_with("result:") {
+            return false;
+        }
+        if rest.ends_with("... ok") {
+            self.passed += 1;
+        } else if rest.contains("... ignored") {
+            self.skipped += 1;
+        } else if rest.ends_with("... FAILED") {
+            self.failed += 1;
+            self.failures.push(rest.trim_end_matches(" ... FAILED").to_owned());
+        } else {
+            return false;
+        }
+        true
+    }
+}
+
+impl Program {
+    fn run(&self, filter: Option<&str>) -> Result<Tally> {
+        let mut command = tied(&self.executable);
+        command.args(filter).current_dir(&self.folder).env("CARGO_MANIFEST_DIR", &self.folder);
+        command
+            .env("RUST_BACKTRACE", "0")
+            .env(UNDER_LAB, "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        if self.end_to_end {
+            // One guest at a time: two processors are emulated by all that this machine has.
+            command.arg("--test-threads=1");
+        }
+        let mut child = spawn(command)?;
+        let stdout = child.stdout().context("no output of the test program")?;
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            BufReader::new(stdout)
+                .lines()
+                .map_while(Result::ok)
+                .try_for_each(|line| sender.send(line))
+        });
+        let mut report = Report {
+            program: self,
+            tally: Tally::default(),
+            kept: Vec::new(),
+            last: Instant::now(),
+        };
+        let begin = Instant::now();
+        loop {
+            match lines.recv_timeout(PROGRAM_DEADLINE.saturating_sub(begin.elapsed())) {
+                Ok(line) => report.take(line),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    child.kill()?;
+                    report.kept.push(format!(
+                        "ended after {} s without a result",
+                        PROGRAM_DEADLINE.as_secs()
+                    ));
+                    break;
+                }
+            }
+        }
+        let status = child.wait()?;
+        Ok(report.finish(status.success()))
+    }
+}
+
+/// Shows progress of one program and keeps what is needed to explain a failure.
+struct Report<'a> {
+    program: &'a Program,
+    tally: Tally,
+    kept: Vec<String>,
+    last: Instant,
+}
+
+impl Report<'_> {
+    fn take(&mut self, line: String) {
+        if self.tally.take(&line) {
+            if self.program.end_to_end {
+                say(&format!("{line}  ({:.1} s)", self.last.elapsed().as_secs_f32()));
+            }
+            self.last = Instant::now();
+        } else {
+            self.kept.push(line);
+        }
+    }
+
+    fn finish(mut self, success: bool) -> Tally {
+        if !success && self.tally.failed == 0 {
+            self.tally.failed = 1;
+            self.tally.failures.push(format!("{} ended badly", self.program.name));
+        }
+        if self.tally.failed > 0 {
+            println!("{}", self.kept.join("\n"));
+        } else if !self.program.end_to_end && !self.tally.is_empty() {
+            say(&format!("{}: {} passed", self.program.name, self.tally.passed));
+        }
+        let mut seen = BTreeMap::new();
+        self.tally.failures.retain(|name| seen.insert(name.clone(), ()).is_none());
+        self.tally
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_the_harness_are_counted_by_how_the_test_ended() {
+        let mut tally = Tally::default();
+        let ends = [
+            "test a::b ... ok",
+            "test c ... FAILED",
+            "test d ... ignored",
+            "test e ... ignored, slow",
+        ];
+        assert!(ends.iter().all(|line| tally.take(line)));
+        let others = ["running 4 tests", "test result: ok. 4 passed", "", "failures:"];
+        assert!(others.iter().all(|line| !tally.take(line)));
+        assert_eq!(
+            tally,
+            Tally { passed: 1, failed: 1, skipped: 2, failures: vec!["c".to_owned()] }
+        );
+    }
+
+    #[test]
+    fn only_test_artifacts_are_programs() {
+        let message = serde_json::json!({
+            "reason": "compiler-artifact", "profile": {"test": true}, "executable": "/x/deps/e2e-1",
+            "manifest_path": "/w/nvmf-tests/Cargo.toml", "target": {"name": "e2e", "kind": ["test"]}
+        });
+        let found = program(&message).map(|program| (program.name, program.end_to_end));
+        assert_eq!(found, Some(("nvmf-tests: e2e".to_owned(), true)));
+        let library =
+            serde_json::json!({"reason": "compiler-artifact", "profile": {"test": false}});
+        assert!(program(&library).is_none());
+    }
+}
