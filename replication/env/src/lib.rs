@@ -7,8 +7,9 @@ mod clock;
 mod disk;
 mod memory_disk;
 mod random;
+mod ring_disk;
 
-pub use afs_reactor::{Buffer, BufferMut, BufferPool, DiskError, MAX_BUFFER_BYTES};
+pub use afs_reactor::{Buffer, BufferMut, BufferPool, DiskError, MAX_BUFFER_BYTES, RingDisk};
 pub use clock::{Clock, SystemClock};
 pub use disk::{BLOCK_BYTES, Disk};
 pub use memory_disk::MemDisk;
