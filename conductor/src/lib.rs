@@ -6,7 +6,10 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+mod connect;
 pub mod db;
 pub mod names;
+mod placement;
 pub mod refusal;
+pub mod server;
 pub mod size;

@@ -1,7 +1,7 @@
 //! Which host may use which subsystem, and what a user types to connect.
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::Portal;
 
@@ -22,6 +22,16 @@ pub struct HostAccess {
     pub allow_any_host: bool,
     /// NQNs of the hosts that may connect.
     pub hosts: Vec<String>,
+}
+
+/// Query of `GET /api/v1/connect-info`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ConnectQuery {
+    /// NQN of the subsystem.
+    pub nqn: String,
+    /// NQN of the host that is to connect.
+    pub host: Option<String>,
 }
 
 /// Answer of `GET /api/v1/connect-info`: what a user types on the host.

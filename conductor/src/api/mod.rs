@@ -22,7 +22,7 @@ mod status;
 mod subsystem;
 mod volume;
 
-pub use access::{AllowHost, ConnectInfo, HostAccess};
+pub use access::{AllowHost, ConnectInfo, ConnectQuery, HostAccess};
 pub use common::{ErrorBody, ErrorCode, Nguid, NguidError, Outcome, Version};
 pub use event::{Event, EventList, EventQuery, Severity};
 pub use node::{Disk, Node, NodeLiveness, Portal};

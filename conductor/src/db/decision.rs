@@ -1,7 +1,9 @@
 //! One decision: one transaction, one revision, at least one event.
 
 use std::sync::Arc;
+use std::time::Instant;
 
+use metrics::Histogram;
 use sqlx::{Sqlite, SqliteConnection, Transaction};
 use tokio::sync::watch;
 
@@ -52,6 +54,18 @@ fn raise(value: &watch::Sender<u64>, to: u64) {
     });
 }
 
+/// Records how long a decision took, whatever became of it.
+pub(super) struct Timing {
+    pub(super) started: Instant,
+    pub(super) seconds: Histogram,
+}
+
+impl Drop for Timing {
+    fn drop(&mut self) {
+        self.seconds.record(self.started.elapsed().as_secs_f64());
+    }
+}
+
 struct Draft {
     severity: Severity,
     kind: &'static str,
@@ -64,6 +78,7 @@ pub(super) struct Decision {
     transaction: Transaction<'static, Sqlite>,
     published: Published,
     base: Base,
+    timing: Timing,
     changed: bool,
     drafts: Vec<Draft>,
     /// The moment of the decision: milliseconds since 1970.
@@ -83,6 +98,7 @@ impl Decision {
         mut transaction: Transaction<'static, Sqlite>,
         fencing_token: i64,
         published: Published,
+        timing: Timing,
     ) -> Result<Self, DbError> {
         let base: Base =
             sqlx::query_as("SELECT revision, fencing_token, last_event FROM settings WHERE id = 1")
@@ -95,6 +111,7 @@ impl Decision {
             transaction,
             published,
             base,
+            timing,
             changed: false,
             drafts: Vec::new(),
             now_ms: now_ms(),
@@ -137,11 +154,12 @@ impl Decision {
         self.write_events(revision).await?;
         let (revision, last_event) =
             (narrow(revision, "revision")?, narrow(last_event, "event id")?);
-        let Self { transaction, published, .. } = self;
+        let Self { transaction, published, timing, .. } = self;
         // On its own task: a caller that goes away must not leave a commit without its news.
         let commit = tokio::spawn(async move {
             transaction.commit().await?;
             published.publish(revision, last_event);
+            drop(timing);
             Ok::<(), sqlx::Error>(())
         });
         commit.await.map_err(|_| DbError::Fenced)??;

@@ -27,15 +27,16 @@ mod tests;
 mod volumes;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use metrics::Histogram;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Sqlite, SqliteConnection, SqlitePool, Transaction};
 use tokio::sync::watch;
 use uuid::Uuid;
 
 pub use decision::Decided;
-use decision::{Decision, Published};
+use decision::{Decision, Published, Timing};
 pub use error::{DbError, OpenError};
 use lock::FolderLock;
 pub use rows::{
@@ -56,12 +57,21 @@ pub struct MetaDb {
     cluster: Uuid,
     fencing_token: i64,
     published: Published,
+    transaction_seconds: Histogram,
     _lock: FolderLock,
 }
 
 impl MetaDb {
     /// Opens the database in this folder; makes both when they are not there.
     pub async fn open(folder: &Path) -> Result<Self, OpenError> {
+        Self::open_measured(folder, Histogram::noop()).await
+    }
+
+    /// The same, recording how long each decision takes.
+    pub async fn open_measured(
+        folder: &Path,
+        transaction_seconds: Histogram,
+    ) -> Result<Self, OpenError> {
         let lock = FolderLock::take(folder)?;
         let file = folder.join(FILE);
         let database = |source| OpenError::Database { path: file.clone(), source };
@@ -76,6 +86,7 @@ impl MetaDb {
             cluster: taken.cluster,
             fencing_token: taken.fencing_token,
             published: Published::new(taken.revision, taken.last_event),
+            transaction_seconds,
             _lock: lock,
         })
     }
@@ -114,8 +125,10 @@ impl MetaDb {
     /// Begins a decision. SQLite takes the write lock here, so that no decision has to be repeated
     /// because another one came between its reads and its writes.
     async fn begin(&self) -> Result<Decision, DbError> {
+        let started = Instant::now();
         let transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        Decision::begin(transaction, self.fencing_token, self.published.clone()).await
+        let timing = Timing { started, seconds: self.transaction_seconds.clone() };
+        Decision::begin(transaction, self.fencing_token, self.published.clone(), timing).await
     }
 }
 

@@ -10,6 +10,14 @@ use crate::refusal::{Kind, Refusal};
 use crate::size::{MAX_VOLUME_BYTES, human, round_up};
 
 impl MetaDb {
+    /// Whether a volume of this name and size could be made, as far as MetaDB knows now.
+    pub async fn check_new_volume(&self, name: &str, size_bytes: u64) -> Result<(), DbError> {
+        check_name(name)?;
+        check_size(size_bytes)?;
+        let mut view = self.read().await?;
+        refuse_taken(&mut view, name).await
+    }
+
     /// Makes a volume with one replica on this disk.
     ///
     /// `size_bytes` is rounded up to whole blocks. The node's part comes later: the decision is
@@ -20,14 +28,10 @@ impl MetaDb {
         size_bytes: u64,
         disk: Uuid,
     ) -> Result<Decided<Uuid>, DbError> {
-        if !names::is_name(name) {
-            return Err(Refusal::BadName { kind: Kind::Volume, name: name.to_owned() }.into());
-        }
+        check_name(name)?;
         let size_bytes = check_size(size_bytes)?;
         let mut decision = self.begin().await?;
-        if by_name(decision.connection(), name).await?.is_some() {
-            return Err(Refusal::Exists { kind: Kind::Volume, name: name.to_owned() }.into());
-        }
+        refuse_taken(decision.connection(), name).await?;
         // One identity for UUID and NGUID: a person who sees either on a host finds the volume.
         let uuid = Uuid::new_v4();
         sqlx::query(
@@ -110,6 +114,21 @@ impl MetaDb {
         let message = format!("volume {} ({}) deleted", volume.name, volume.uuid);
         decision.changed("volume_deleted", &volume.name, message);
         decision.commit(volume.uuid).await
+    }
+}
+
+fn check_name(name: &str) -> Result<(), Refusal> {
+    if names::is_name(name) {
+        return Ok(());
+    }
+    // A refused name may be long; the answer is not.
+    Err(Refusal::BadName { kind: Kind::Volume, name: name.chars().take(80).collect() })
+}
+
+async fn refuse_taken(connection: &mut SqliteConnection, name: &str) -> Result<(), DbError> {
+    match by_name(connection, name).await? {
+        Some(_) => Err(Refusal::Exists { kind: Kind::Volume, name: name.to_owned() }.into()),
+        None => Ok(()),
     }
 }
 

@@ -1,0 +1,145 @@
+//! What nodes last reported. It lives in memory only: after a restart the nodes say it again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::api::{NodeLiveness, NodeReport};
+
+/// The last reports of all known nodes.
+pub(super) struct Live {
+    timeout: Duration,
+    started: Instant,
+    nodes: Mutex<BTreeMap<String, Entry>>,
+    /// Counts reports, for those who wait for one.
+    reports: watch::Sender<u64>,
+}
+
+struct Entry {
+    last: Option<Seen>,
+    noted: NodeLiveness,
+}
+
+#[derive(Clone)]
+struct Seen {
+    at: Instant,
+    report: Arc<NodeReport>,
+}
+
+/// A node at one moment.
+#[derive(Clone, Debug)]
+pub(super) struct LiveNode {
+    pub(super) liveness: NodeLiveness,
+    pub(super) age: Option<Duration>,
+    pub(super) report: Option<Arc<NodeReport>>,
+}
+
+impl LiveNode {
+    /// The report, if it still tells how things are.
+    pub(super) fn current(&self) -> Option<&NodeReport> {
+        self.report.as_deref().filter(|_| self.liveness == NodeLiveness::Up)
+    }
+}
+
+impl Live {
+    pub(super) fn new(timeout: Duration, nodes: impl IntoIterator<Item = String>) -> Self {
+        let entry = |name| (name, Entry { last: None, noted: NodeLiveness::Unknown });
+        Self {
+            timeout,
+            started: Instant::now(),
+            nodes: Mutex::new(nodes.into_iter().map(entry).collect()),
+            reports: watch::Sender::new(0),
+        }
+    }
+
+    /// Keeps a report and returns the one before.
+    pub(super) fn update(&self, report: NodeReport) -> Option<Arc<NodeReport>> {
+        let seen = Seen { at: Instant::now(), report: Arc::new(report) };
+        let name = seen.report.node.clone();
+        let before = {
+            let mut nodes = self.nodes.lock();
+            let unknown = Entry { last: None, noted: NodeLiveness::Unknown };
+            nodes.entry(name).or_insert(unknown).last.replace(seen)
+        };
+        self.reports.send_modify(|count| *count += 1);
+        before.map(|seen| seen.report)
+    }
+
+    /// Whether a node is up, or may be and has not had the time to say so yet.
+    pub(super) fn may_be_up(&self, node: &str) -> bool {
+        let nodes = self.nodes.lock();
+        nodes.get(node).is_some_and(|entry| self.liveness(entry) != NodeLiveness::Down)
+    }
+
+    /// All known nodes at this moment.
+    pub(super) fn view(&self) -> BTreeMap<String, LiveNode> {
+        let nodes = self.nodes.lock();
+        let live = nodes.iter().map(|(name, entry)| {
+            let node = LiveNode {
+                liveness: self.liveness(entry),
+                age: entry.last.as_ref().map(|seen| seen.at.elapsed()),
+                report: entry.last.as_ref().map(|seen| seen.report.clone()),
+            };
+            (name.clone(), node)
+        });
+        live.collect()
+    }
+
+    /// Nodes whose liveness changed since the last call.
+    pub(super) fn transitions(&self) -> Vec<(String, NodeLiveness)> {
+        let mut nodes = self.nodes.lock();
+        let mut changed = Vec::new();
+        for (name, entry) in nodes.iter_mut() {
+            let now = self.liveness(entry);
+            if now != entry.noted {
+                entry.noted = now;
+                changed.push((name.clone(), now));
+            }
+        }
+        changed
+    }
+
+    /// Waits until each of these nodes has put the revision into effect or is not up, at most
+    /// this long. Returns those that are up and have not.
+    pub(super) async fn wait_applied(
+        &self,
+        nodes: &BTreeSet<String>,
+        revision: u64,
+        wait: Duration,
+    ) -> Vec<String> {
+        let mut reports = self.reports.subscribe();
+        let all_applied = async {
+            loop {
+                reports.borrow_and_update();
+                if self.behind(nodes, revision).is_empty() || reports.changed().await.is_err() {
+                    break;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(wait, all_applied).await;
+        self.behind(nodes, revision)
+    }
+
+    fn behind(&self, nodes: &BTreeSet<String>, revision: u64) -> Vec<String> {
+        let live = self.nodes.lock();
+        let behind = nodes.iter().filter(|name| {
+            live.get(*name).is_some_and(|entry| {
+                let up = self.liveness(entry) == NodeLiveness::Up;
+                let applied = entry.last.as_ref().map(|seen| seen.report.applied_revision);
+                up && applied.is_none_or(|applied| applied < revision)
+            })
+        });
+        behind.cloned().collect()
+    }
+
+    fn liveness(&self, entry: &Entry) -> NodeLiveness {
+        match &entry.last {
+            Some(seen) if seen.at.elapsed() < self.timeout => NodeLiveness::Up,
+            None if self.started.elapsed() < self.timeout => NodeLiveness::Unknown,
+            _ => NodeLiveness::Down,
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! The conductor's only background work: noticing nodes that come and go, and keeping the
+//! metrics' memory small.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Shared;
+use crate::api::{NodeLiveness, Severity};
+
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Runs until the conductor stops.
+pub(super) async fn watch(shared: Arc<Shared>) {
+    let stopped = shared.stopped();
+    tokio::pin!(stopped);
+    let mut ticks = tokio::time::interval(EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = &mut stopped => return,
+            _ = ticks.tick() => {
+                note_transitions(&shared).await;
+                shared.metrics.upkeep();
+            }
+        }
+    }
+}
+
+async fn note_transitions(shared: &Shared) {
+    for (node, liveness) in shared.live.transitions() {
+        let (severity, kind, message) = match liveness {
+            NodeLiveness::Up => (Severity::Info, "node_up", format!("node {node} is up")),
+            NodeLiveness::Down => {
+                (Severity::Warning, "node_down", format!("node {node} does not report"))
+            }
+            NodeLiveness::Unknown => continue,
+        };
+        if let Err(error) = shared.db.note(severity, kind, &node, message).await {
+            tracing::warn!(%error, node, kind, "an event could not be written");
+        }
+    }
+}
