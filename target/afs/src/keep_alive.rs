@@ -1,0 +1,120 @@
+//! Keep-alive of one controller with traffic-based life signs (CONFORMANCE, F-10).
+//!
+//! Any command on any queue of the controller is a life sign (TBKAS). The hot path only sets a flag; the watch task of
+//! the admin queue turns flags into times a few times per period. A controller therefore lives at least its KATO after
+//! its last command, and is declared dead at most a quarter of it plus the grace later.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// What a host may be late beyond its KATO before it is given up (CONFORMANCE A-51).
+const GRACE: Duration = Duration::from_millis(1500);
+/// A discovery controller without keep-alive is dropped after this much silence (CONFORMANCE F-10).
+pub const DISCOVERY_IDLE: Duration = Duration::from_secs(120);
+/// Granularity of keep-alive times, reported as KAS in units of 100 ms (CONFORMANCE 4.3).
+pub const KAS_100MS: u16 = 1;
+const CHECK_MIN: Duration = Duration::from_millis(50);
+const CHECK_MAX: Duration = Duration::from_secs(1);
+/// The longest KATO taken as given, in milliseconds; a longer one becomes this. Nobody waits a day for a dead host.
+const KATO_MS_MAX: u32 = 24 * 3600 * 1000;
+
+/// Life signs and the time-out of one controller.
+pub struct KeepAlive {
+    /// Keep-alive time-out in milliseconds; 0 = none.
+    kato_ms: AtomicU32,
+    alive: AtomicBool,
+}
+
+impl KeepAlive {
+    /// `kato_ms` as in Connect: 0 for no time-out, rounded up to the granularity.
+    pub fn new(kato_ms: u32) -> Self {
+        Self { kato_ms: AtomicU32::new(rounded(kato_ms)), alive: AtomicBool::new(true) }
+    }
+
+    /// A command arrived. Reads first, so that busy queues on several cores share the cache line.
+    #[inline]
+    pub fn sign_of_life(&self) {
+        if !self.alive.load(Ordering::Relaxed) {
+            self.alive.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Feature 0Fh: the time-out in milliseconds as rounded.
+    pub fn kato_ms(&self) -> u32 {
+        self.kato_ms.load(Ordering::Relaxed)
+    }
+
+    /// Set Features 0Fh, which is a life sign too.
+    pub fn set_kato_ms(&self, kato_ms: u32) {
+        self.kato_ms.store(rounded(kato_ms), Ordering::Relaxed);
+        self.sign_of_life();
+    }
+
+    /// Returns when the host has been silent for too long. `idle` is the limit while KATO is 0; `None` = no limit.
+    pub async fn expired(&self, idle: Option<Duration>) {
+        let mut last = Instant::now();
+        loop {
+            let limit = match self.kato_ms() {
+                0 => idle,
+                kato => Some(Duration::from_millis(kato.into()) + GRACE),
+            };
+            // At most a second, so that a KATO which the host changes is obeyed soon.
+            let check = limit.map_or(CHECK_MAX, |limit| limit / 4);
+            tokio::time::sleep(check.clamp(CHECK_MIN, CHECK_MAX)).await;
+            if self.alive.swap(false, Ordering::Relaxed) {
+                last = Instant::now();
+            } else if limit.is_some_and(|limit| last.elapsed() > limit) {
+                return;
+            }
+        }
+    }
+}
+
+fn rounded(kato_ms: u32) -> u32 {
+    let unit = u32::from(KAS_100MS) * 100;
+    kato_ms.min(KATO_MS_MAX).div_ceil(unit) * unit
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_host_expires_after_kato_and_grace_and_not_before() {
+        let keep_alive = KeepAlive::new(5000);
+        let start = Instant::now();
+        keep_alive.expired(None).await;
+        assert!(start.elapsed() > Duration::from_millis(5000 + 1500));
+        assert!(start.elapsed() < Duration::from_millis(10_500));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn commands_on_any_queue_keep_the_controller_alive() {
+        let keep_alive = KeepAlive::new(1000);
+        let expired = keep_alive.expired(None);
+        tokio::pin!(expired);
+        for _ in 0..100 {
+            keep_alive.sign_of_life();
+            let step = tokio::time::timeout(Duration::from_millis(500), &mut expired).await;
+            assert!(step.is_err(), "expired although commands came");
+        }
+        expired.await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_kato_an_io_controller_never_expires_and_a_discovery_one_does() {
+        let keep_alive = KeepAlive::new(0);
+        let day = Duration::from_secs(86_400);
+        assert!(tokio::time::timeout(day, keep_alive.expired(None)).await.is_err());
+        let idle = keep_alive.expired(Some(DISCOVERY_IDLE));
+        assert!(tokio::time::timeout(day, idle).await.is_ok());
+    }
+
+    #[test]
+    fn kato_is_rounded_up_to_the_granularity() {
+        assert_eq!(KeepAlive::new(1).kato_ms(), 100);
+        assert_eq!(KeepAlive::new(5000).kato_ms(), 5000);
+        assert_eq!(KeepAlive::new(u32::MAX).kato_ms(), KATO_MS_MAX);
+    }
+}

@@ -1,0 +1,129 @@
+//! One queue pair as the fabric serves it: before Connect, as an admin queue, as an I/O queue.
+//!
+//! The fabric makes one [`QueueService`] per connection and calls it for each capsule, all on one reactor.
+
+use crate::admin::AdminQueue;
+use crate::connect::{self, Connected};
+use crate::io::IoQueue;
+use crate::node::Node;
+use afs_fabric::{CloseReason, Completion, Queue, Request, Service};
+use afs_nvme::command::FabricsCommand;
+use afs_nvme::fabrics::connect_result;
+use afs_nvme::{Sqe, Status, opcode};
+use afs_reactor::Local;
+use std::cell::{Cell, OnceCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// What a connected queue is.
+pub enum Role {
+    /// Queue 0 of an I/O or discovery controller.
+    Admin(AdminQueue),
+    /// Another queue.
+    Io(IoQueue),
+}
+
+/// See the module.
+pub struct QueueService {
+    node: Arc<Node>,
+    local: Local,
+    queue: Queue,
+    connecting: Cell<bool>,
+    role: OnceCell<Role>,
+}
+
+impl QueueService {
+    /// The service of a fresh connection.
+    pub fn new(node: Arc<Node>, local: Local, queue: &Queue) -> Rc<QueueService> {
+        Rc::new(QueueService {
+            node,
+            local,
+            queue: queue.clone(),
+            connecting: Cell::new(false),
+            role: OnceCell::new(),
+        })
+    }
+
+    /// A capsule on a queue without Connect, or a Fabrics command that is not for the admin queue alone.
+    async fn unconnected(self: Rc<Self>, mut request: Request) -> Completion {
+        let sqe = *request.sqe();
+        if sqe.opcode != opcode::FABRICS {
+            return Completion::error(Status::COMMAND_SEQUENCE_ERROR);
+        }
+        let FabricsCommand::Connect(command) = (match FabricsCommand::parse(&sqe) {
+            Ok(command) => command,
+            Err(status) => return Completion::error(status),
+        }) else {
+            return Completion::error(Status::COMMAND_SEQUENCE_ERROR);
+        };
+        // One Connect at a time and one in all (CONFORMANCE F-2).
+        if self.role.get().is_some() || self.connecting.replace(true) {
+            return Completion::error(Status::COMMAND_SEQUENCE_ERROR);
+        }
+        let outcome =
+            connect::connect(&self.node, &self.local, &self.queue, &command, &mut request).await;
+        self.connecting.set(false);
+        match outcome {
+            Ok(Connected { role, parameters, controller }) => {
+                if self.role.set(role).is_err() {
+                    return Completion::error(Status::COMMAND_SEQUENCE_ERROR);
+                }
+                self.queue.set_connected(parameters);
+                self.watch();
+                Completion::with_result(connect_result(controller, false))
+            }
+            Err(refused) => refused.completion(),
+        }
+    }
+
+    /// The admin queue watches the keep-alive of its controller for as long as it lives.
+    fn watch(&self) {
+        if let Some(Role::Admin(admin)) = self.role.get() {
+            admin.watch_keep_alive();
+        }
+    }
+}
+
+impl Service for QueueService {
+    async fn call(self: Rc<Self>, request: Request) -> Completion {
+        match self.role.get() {
+            Some(Role::Io(io)) => {
+                io.controller.keep_alive.sign_of_life();
+                if request.sqe().opcode == opcode::FABRICS {
+                    return Box::pin(self.unconnected(request)).await;
+                }
+                io.execute(request).await
+            }
+            // Nothing on an admin queue is hot: boxed, so that the slots of I/O queues stay small.
+            Some(Role::Admin(admin)) => {
+                admin.controller().keep_alive.sign_of_life();
+                Box::pin(admin.execute(request)).await
+            }
+            None => Box::pin(self.unconnected(request)).await,
+        }
+    }
+
+    fn refused(&self, sqe: &Sqe, status: Status) {
+        match self.role.get() {
+            Some(Role::Admin(admin)) => admin.controller().errors.record(0, sqe, status),
+            Some(Role::Io(io)) => io.controller.errors.record(io.qid, sqe, status),
+            None => {}
+        }
+    }
+
+    fn closed(&self, reason: &CloseReason) {
+        match self.role.get() {
+            Some(Role::Admin(admin)) => admin.closed(reason),
+            Some(Role::Io(io)) => {
+                tracing::debug!(
+                    qid = io.qid,
+                    controller = io.controller.id.get(),
+                    ?reason,
+                    "I/O queue closed"
+                );
+                io.controller.leave(io.qid);
+            }
+            None => tracing::debug!(peer = %self.queue.peer(), ?reason, "closed before Connect"),
+        }
+    }
+}
