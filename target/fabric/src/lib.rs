@@ -10,12 +10,19 @@
 
 #![forbid(unsafe_code)]
 
+mod area;
 pub mod codec;
+pub mod fuzz;
+pub mod host;
 mod socket;
 pub mod target;
 mod transmit;
 
 pub use codec::{Digests, WireLimits};
+pub use host::{
+    ConnectRequest, ControllerOptions, HostController, HostCounters, HostData, HostError,
+    HostOptions, HostQueue, read_discovery_log,
+};
 pub use target::{
     CloseReason, Completion, Limits, Listener, Queue, QueueCloser, QueueCounters, QueueParameters,
     Request, Service, TransferError, listen_tcp, serve_tcp,

@@ -10,7 +10,6 @@
 //! 3. After the connection is lost no command is started and none is polled again (CONFORMANCE M-45).
 
 mod admission;
-mod area;
 mod close;
 mod connection;
 mod incoming;

@@ -13,7 +13,6 @@ use afs_nvme::Sqe;
 use afs_reactor::{BufferMut, BufferPool, Local};
 use tokio::net::TcpStream;
 
-use super::area::ReceiveArea;
 use super::close::{CloseReason, Signals};
 use super::incoming::Incoming;
 use super::limits::Limits;
@@ -23,6 +22,7 @@ use super::responses::Responses;
 use super::service::{Completion, Service};
 use super::slots::Slots;
 use super::stall::{Phase, Progress, Stall};
+use crate::area::ReceiveArea;
 use crate::codec::{CodecError, TargetCodec};
 use crate::socket;
 

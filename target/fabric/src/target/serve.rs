@@ -11,13 +11,13 @@ use afs_reactor::{BufferPool, Local, MAX_BUFFER_BYTES};
 use tokio::net::TcpStream;
 
 use super::admission::Admission;
-use super::area::ReceiveArea;
 use super::close::{CloseReason, MAX_SLOTS, Signals};
 use super::connection::{Connection, Parts};
 use super::limits::Limits;
 use super::queue::Queue;
 use super::responses::Responses;
 use super::service::{Completion, Service};
+use crate::area::ReceiveArea;
 use crate::socket;
 
 /// Buffers per reactor that admin commands and, when the pool is empty, in-capsule data are given. Memory is

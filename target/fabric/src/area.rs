@@ -1,19 +1,19 @@
-//! The receive area of a connection: bytes that were received and not yet looked at.
+//! The receive area of a connection: bytes that were received and not yet looked at. Used by both ends.
 
 /// A bounded window over the stream. Small PDUs and in-capsule data are parsed out of it.
-pub(super) struct ReceiveArea {
+pub(crate) struct ReceiveArea {
     bytes: Box<[u8]>,
     start: usize,
     end: usize,
 }
 
 impl ReceiveArea {
-    pub(super) fn new(len: usize) -> ReceiveArea {
+    pub(crate) fn new(len: usize) -> ReceiveArea {
         ReceiveArea { bytes: vec![0; len].into(), start: 0, end: 0 }
     }
 
     /// Makes the area larger; what is in it stays.
-    pub(super) fn grow(&mut self, len: usize) {
+    pub(crate) fn grow(&mut self, len: usize) {
         if len <= self.bytes.len() {
             return;
         }
@@ -24,16 +24,16 @@ impl ReceiveArea {
     }
 
     /// The bytes not yet consumed.
-    pub(super) fn unread(&self) -> &[u8] {
+    pub(crate) fn unread(&self) -> &[u8] {
         &self.bytes[self.start..self.end]
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.start == self.end
     }
 
     /// Forgets the first `count` bytes.
-    pub(super) fn consume(&mut self, count: usize) {
+    pub(crate) fn consume(&mut self, count: usize) {
         self.start = (self.start + count).min(self.end);
         if self.start == self.end {
             self.start = 0;
@@ -42,7 +42,7 @@ impl ReceiveArea {
     }
 
     /// Makes sure that `need` bytes from the first unread one fit, by moving them to the front.
-    pub(super) fn make_room(&mut self, need: usize) {
+    pub(crate) fn make_room(&mut self, need: usize) {
         if self.start + need > self.bytes.len() {
             self.bytes.copy_within(self.start..self.end, 0);
             self.end -= self.start;
@@ -51,13 +51,13 @@ impl ReceiveArea {
     }
 
     /// Free space behind the unread bytes, at most `limit` of it.
-    pub(super) fn spare(&mut self, limit: usize) -> &mut [u8] {
+    pub(crate) fn spare(&mut self, limit: usize) -> &mut [u8] {
         let end = self.bytes.len().min(self.end.saturating_add(limit));
         &mut self.bytes[self.end..end]
     }
 
     /// Counts the first `count` bytes of the free space as received.
-    pub(super) fn received(&mut self, count: usize) {
+    pub(crate) fn received(&mut self, count: usize) {
         self.end = (self.end + count).min(self.bytes.len());
     }
 }

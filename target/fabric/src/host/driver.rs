@@ -1,0 +1,193 @@
+//! The task of a host's queue pair: sends what was submitted, receives what was answered.
+
+use std::io::IoSliceMut;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use afs_nvme::tcp::PduType;
+use afs_nvme::{Cqe, Status};
+use afs_reactor::Local;
+use tokio::net::TcpStream;
+
+use super::core::Core;
+use super::error::HostError;
+use super::queue::Shared;
+use crate::area::ReceiveArea;
+use crate::codec::HostEvent;
+use crate::codec::encode::Encoder;
+use crate::socket;
+
+/// Rounds that one connection runs before the others of its reactor get their turn.
+const ROUNDS_PER_TURN: usize = 4;
+/// Bytes read ahead of large data.
+const AHEAD_OF_DATA_BYTES: usize = 4096;
+
+/// Moves the bytes of one connection.
+pub(super) struct Driver {
+    pub(super) stream: TcpStream,
+    pub(super) area: ReceiveArea,
+    pub(super) shared: Rc<Shared>,
+    pub(super) local: Local,
+}
+
+impl Driver {
+    /// Runs until the connection ends; everything outstanding ends with the reason then.
+    pub(super) async fn run(mut self) {
+        let error = std::future::poll_fn(|cx| self.poll(cx)).await;
+        if let HostError::Violation(violation) = &error {
+            let mut core = self.shared.core.borrow_mut();
+            core.transmit.headers(|out| Encoder::term_request(out, PduType::H2cTermReq, violation));
+            // The connection ends in any case; telling why is a courtesy.
+            let _ = socket::send(&self.stream, &mut core.transmit);
+        }
+        self.shared.core.borrow_mut().close(&error);
+        self.shared.permits.close();
+        self.shared.ended.notify_waiters();
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<HostError> {
+        for _ in 0..ROUNDS_PER_TURN {
+            match self.round(cx) {
+                Ok(true) => {}
+                Ok(false) if self.shared.ending.get() => return Poll::Ready(HostError::Closed),
+                Ok(false) => {
+                    *self.shared.driver.borrow_mut() = Some(cx.waker().clone());
+                    return Poll::Pending;
+                }
+                Err(error) => return Poll::Ready(error),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn round(&mut self, cx: &mut Context<'_>) -> Result<bool, HostError> {
+        let sent = self.send(cx)?;
+        let received = self.receive(cx)?;
+        if sent || received {
+            self.local.counters().note_work();
+        }
+        Ok(sent || received)
+    }
+
+    fn send(&mut self, cx: &mut Context<'_>) -> Result<bool, HostError> {
+        let mut core = self.shared.core.borrow_mut();
+        if core.transmit.is_empty() {
+            return Ok(false);
+        }
+        let before = core.transmit.sent();
+        let calls = socket::send(&self.stream, &mut core.transmit)
+            .map_err(|error| HostError::from(&error))?;
+        core.counters.send_calls += calls;
+        self.local.counters().count_socket_calls(calls);
+        if !core.transmit.is_empty()
+            && let Poll::Ready(Err(error)) = self.stream.poll_write_ready(cx)
+        {
+            return Err(HostError::from(&error));
+        }
+        Ok(core.transmit.sent() > before)
+    }
+
+    fn receive(&mut self, cx: &mut Context<'_>) -> Result<bool, HostError> {
+        match self.stream.poll_read_ready(cx) {
+            Poll::Pending => return Ok(false),
+            Poll::Ready(Err(error)) => return Err(HostError::from(&error)),
+            Poll::Ready(Ok(())) => {}
+        }
+        let shared = Rc::clone(&self.shared);
+        let mut core = shared.core.borrow_mut();
+        let count = self.read(&mut core)?;
+        core.counters.receive_calls += 1;
+        self.local.counters().count_socket_calls(1);
+        match count {
+            None => return Ok(false),
+            Some(0) => return Err(HostError::Closed),
+            Some(count) => self.take(&mut core, count)?,
+        }
+        let released = core.take_released();
+        drop(core);
+        self.shared.permits.add_permits(released);
+        Ok(true)
+    }
+
+    /// One read: the rest of the data under way straight into its buffer, what follows into the area.
+    fn read(&mut self, core: &mut Core) -> Result<Option<usize>, HostError> {
+        let limit = if core.expects_large_data() { AHEAD_OF_DATA_BYTES } else { usize::MAX };
+        let direct: &mut [u8] = match core.codec.payload_remaining() {
+            Some((cid, remaining)) => {
+                let rest = core.rest(cid);
+                let len = rest.len().min(remaining);
+                &mut rest[..len]
+            }
+            None => &mut [],
+        };
+        let spare = self.area.spare(limit);
+        let wanted = direct.len() + spare.len();
+        let result = if direct.is_empty() {
+            socket::receive(&self.stream, &mut [IoSliceMut::new(spare)], wanted)
+        } else {
+            let mut slices = [IoSliceMut::new(direct), IoSliceMut::new(spare)];
+            socket::receive(&self.stream, &mut slices, wanted)
+        };
+        result.map_err(|error| HostError::from(&error))
+    }
+
+    fn take(&mut self, core: &mut Core, count: usize) -> Result<(), HostError> {
+        let mut for_area = count;
+        if let Some((cid, remaining)) = core.codec.payload_remaining() {
+            let direct = count.min(remaining);
+            for_area = count - direct;
+            let event = core.received(cid, direct);
+            handle(core, &event)?;
+        }
+        self.area.received(for_area);
+        loop {
+            let (consumed, event) =
+                core.codec.next(self.area.unread()).map_err(HostError::Violation)?;
+            match event {
+                HostEvent::Need(bytes) => {
+                    self.area.make_room(bytes);
+                    return Ok(());
+                }
+                HostEvent::Data { cid, range } => {
+                    let bytes = &self.area.unread()[range];
+                    let rest = core.rest(cid);
+                    let taken = rest.len().min(bytes.len());
+                    rest[..taken].copy_from_slice(&bytes[..taken]);
+                    core.filled(cid, taken);
+                }
+                HostEvent::Terminated { fes, fei } => {
+                    return Err(HostError::Terminated { fes, fei });
+                }
+                other => handle(core, &other)?,
+            }
+            self.area.consume(consumed);
+        }
+    }
+}
+
+/// Everything that needs no bytes.
+pub(super) fn handle(core: &mut Core, event: &HostEvent) -> Result<(), HostError> {
+    match *event {
+        HostEvent::Initialized { cpda, max_h2c_data } => {
+            core.max_h2c_data = max_h2c_data;
+            core.encoder.alignment = (cpda + 1) * 4;
+        }
+        HostEvent::Response(cqe) => {
+            if !core.complete(cqe) {
+                return Err(HostError::Unusable("a command was completed while its R2T was open"));
+            }
+        }
+        HostEvent::DataEnd { cid, success, damaged } => {
+            if damaged {
+                core.damaged(cid);
+            }
+            if success {
+                core.complete(Cqe::new(cid, Status::SUCCESS, 0));
+            }
+        }
+        HostEvent::R2t { cid, ttag, offset, length } => core.send_data(cid, ttag, offset, length),
+        _ => {}
+    }
+    Ok(())
+}

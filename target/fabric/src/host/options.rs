@@ -1,0 +1,38 @@
+//! What a host may choose when it opens a queue pair.
+
+use std::time::Duration;
+
+use crate::codec::Digests;
+
+/// Options of one queue pair.
+#[derive(Clone, Debug)]
+pub struct HostOptions {
+    /// Digests to ask for.
+    pub digests: Digests,
+    /// HPDA, 0 to 31: data for us begins at a multiple of `(hpda + 1) * 4`.
+    pub hpda: u8,
+    /// Entries of the queue, 2 to 1024; one less may be outstanding.
+    pub entries: u16,
+    /// Give up SQ flow control, so that reads may end with the SUCCESS flag (CONFORMANCE T-44).
+    pub disable_flow_control: bool,
+    /// Longest in-capsule data of I/O commands, from the controller's IOCCSZ; 0 sends all data by R2T.
+    pub in_capsule_bytes: u32,
+    /// Bytes received with one call.
+    pub receive_bytes: usize,
+    /// Time for the TCP connection and the ICReq handshake together.
+    pub connect_timeout: Duration,
+}
+
+impl Default for HostOptions {
+    fn default() -> HostOptions {
+        HostOptions {
+            digests: Digests::default(),
+            hpda: 0,
+            entries: 128,
+            disable_flow_control: false,
+            in_capsule_bytes: 16 << 10,
+            receive_bytes: 128 << 10,
+            connect_timeout: Duration::from_secs(10),
+        }
+    }
+}
