@@ -46,6 +46,12 @@ impl Conductor {
         Ok(())
     }
 
+    /// Bytes that a volume takes on its disk, as its node last reported.
+    pub fn allocated_bytes(&self, volume: &str) -> Result<u64> {
+        let shown = self.call(&format!("volume show {volume}"))?;
+        shown["allocated_bytes"].as_u64().with_context(|| format!("no allocated_bytes in {shown}"))
+    }
+
     /// Bytes free on all disks together, as the nodes last reported.
     pub fn free_bytes(&self) -> Result<u64> {
         let disks = crate::http::get_json(self.api, "/api/v1/disks")?;

@@ -21,12 +21,15 @@ const WORDS: usize = BLOCK / 8;
 pub type Stamps = HashMap<u64, u64>;
 
 /// Writes stamped blocks for ever, `threads` at once, each in a stripe of its own; ends only by an error or a kill.
-pub fn write(device: &Path, blocks: u64, threads: u64) -> Result<()> {
+/// Stamps begin after `from`.
+pub fn write(device: &Path, blocks: u64, threads: u64, from: u64) -> Result<()> {
     let file = open(device, true)?;
     thread::scope(|scope| {
         let stripes = (0..threads).map(|thread| {
             let file = &file;
-            scope.spawn(move || stamp_stripe(file, thread, blocks, threads))
+            scope.spawn(move || {
+                stamp_stripe(file, thread, blocks / threads * threads, threads, from)
+            })
         });
         let stripes: Vec<_> = stripes.collect();
         stripes
@@ -35,11 +38,11 @@ pub fn write(device: &Path, blocks: u64, threads: u64) -> Result<()> {
     })
 }
 
-fn stamp_stripe(file: &File, thread: u64, blocks: u64, threads: u64) -> Result<()> {
+fn stamp_stripe(file: &File, thread: u64, blocks: u64, threads: u64, from: u64) -> Result<()> {
     let mut memory = vec![0u8; 2 * BLOCK];
     let buffer = aligned(&mut memory);
-    let mut random = 0x9E37_79B9_7F4A_7C15u64.wrapping_mul(thread + 1);
-    for stamp in 1.. {
+    let mut random = 0x9E37_79B9_7F4A_7C15u64.wrapping_mul(thread + from * threads + 1);
+    for stamp in from + 1.. {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;

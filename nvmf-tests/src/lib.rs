@@ -14,6 +14,7 @@ pub mod cli;
 pub mod commands;
 pub mod fio;
 pub mod guest;
+pub mod guest_node;
 pub mod http;
 pub mod ledger;
 pub mod node;

@@ -46,6 +46,9 @@ enum Command {
         /// Writers at once.
         #[arg(long, default_value_t = 4)]
         threads: u64,
+        /// Stamps begin after this number.
+        #[arg(long, default_value_t = 0)]
+        from: u64,
     },
     /// Runs inside a guest: serve commands from outside.
     #[command(hide = true)]
@@ -73,8 +76,8 @@ fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.command {
         Command::Test { filter } => commands::test::test(filter.as_deref(), consent),
         Command::Shell { kernel } => commands::shell::shell(*kernel, consent),
-        Command::Ledger { action: LedgerAction::Write, device, blocks, threads } => {
-            ledger::write(device, *blocks, *threads)
+        Command::Ledger { action: LedgerAction::Write, device, blocks, threads, from } => {
+            ledger::write(device, *blocks, *threads, *from)
         }
         Command::Ledger { action: LedgerAction::Read, device, blocks, .. } => {
             ledger::read(device, *blocks)

@@ -1,0 +1,85 @@
+//! Connections that come and go leave nothing behind.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use nvmf_tests::node::Footprint;
+use nvmf_tests::process::wait_until;
+use nvmf_tests::scene::{Scene, nqn};
+
+/// Memory that an allocator may keep for itself.
+const SLACK: u64 = 24 << 20;
+
+/// Connects and disconnects as nvme-cli does, by the kernel's own files, without its start-up time.
+const ROUNDS: &str = r#"
+for round in $(seq 200); do
+  exec 3<>/dev/nvme-fabrics
+  echo "transport=tcp,traddr=$ADDRESS,trsvcid=$PORT,nqn=$NQN,hostnqn=$(cat /etc/nvme/hostnqn),hostid=$(cat /etc/nvme/hostid),nr_io_queues=2" >&3 || exit 1
+  read -r answer <&3; exec 3>&-
+  instance=${answer#instance=}; instance=${instance%%,*}
+  echo 1 > /sys/class/nvme/nvme$instance/delete_controller || exit 1
+done"#;
+
+pub fn two_hundred_connections_leave_nothing_behind(scene: &mut Scene) -> Result<()> {
+    let name = nqn("rounds");
+    scene.node.conductor()?.export("rounds", "1G", &name)?;
+    let target = scene.target();
+    let environment = format!("ADDRESS={} PORT={} NQN={name}\n", target.address, target.port);
+    // The first connection may fill caches that stay.
+    scene.guest.ok(&(environment.clone() + &ROUNDS.replace("seq 200", "seq 2")))?;
+    let before = at_rest(scene)?;
+    scene.guest.ok_within(Duration::from_secs(240), &(environment + ROUNDS))?;
+    returns_to(scene, before)
+}
+
+pub fn sixty_four_hosts_at_once_leave_nothing_behind(scene: &mut Scene) -> Result<()> {
+    let name = nqn("hosts");
+    scene.node.conductor()?.export("hosts", "1G", &name)?;
+    let target = scene.target();
+    let before = at_rest(scene)?;
+    let connect = format!(
+        "for host in $(seq 64); do id=$(cat /proc/sys/kernel/random/uuid); \
+         echo \"transport=tcp,traddr={},trsvcid={},nqn={name},hostnqn=nqn.2014-08.org.nvmexpress:uuid:$id,hostid=$id,\
+         nr_io_queues=1\" > /dev/nvme-fabrics || exit 1; done",
+        target.address, target.port
+    );
+    scene.guest.ok_within(Duration::from_secs(240), &connect)?;
+    let live = scene.guest.ok("cat /sys/class/nvme/nvme*/state | grep -c live")?;
+    ensure!(live.trim() == "64", "{live} controllers are live");
+    ensure!(
+        scene.node.metrics()?.sum("afs_controllers") == Some(64.0),
+        "the node counts other controllers"
+    );
+    scene.guest.ok(
+        "dd if=/dev/zero of=$(ls /dev/nvme*n1 | head -1) bs=64k count=64 oflag=direct status=none",
+    )?;
+    scene.guest.ok_within(Duration::from_secs(240), "nvme disconnect-all")?;
+    returns_to(scene, before)
+}
+
+/// The node's footprint once no host is connected.
+fn at_rest(scene: &Scene) -> Result<(Footprint, f64)> {
+    wait_until("all connections to be gone", Duration::from_secs(30), || {
+        let metrics = scene.node.metrics()?;
+        let open = |name| metrics.sum(name).unwrap_or(0.0);
+        if open("afs_controllers") + open("afs_connections") > 0.0 {
+            return Ok(None);
+        }
+        let free = metrics
+            .sum("afs_reactor_buffer_free_bytes")
+            .context("the node does not show its buffers")?;
+        Ok(Some((scene.node.footprint()?, free)))
+    })
+}
+
+fn returns_to(scene: &Scene, before: (Footprint, f64)) -> Result<()> {
+    let after = at_rest(scene)?;
+    ensure!(after.0.descriptors <= before.0.descriptors, "descriptors: {before:?}, then {after:?}");
+    ensure!(
+        after.0.resident_bytes <= before.0.resident_bytes + SLACK,
+        "memory: {before:?}, then {after:?}"
+    );
+    // Exactly: a buffer that is not back is lost.
+    ensure!((after.1 - before.1).abs() < 1.0, "buffers: {before:?}, then {after:?}");
+    Ok(())
+}

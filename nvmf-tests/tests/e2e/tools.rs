@@ -1,0 +1,232 @@
+//! nvme-cli: every command that a user would type works and prints sensible values.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use nvmf_tests::guest::OUTSIDE;
+use nvmf_tests::nvme;
+use nvmf_tests::scene::{Scene, nqn};
+use serde_json::Value;
+
+const GIB: u64 = 1 << 30;
+
+pub fn host_discovers_and_connects_to_all_that_it_may_see(scene: &mut Scene) -> Result<()> {
+    let conductor = scene.node.conductor()?;
+    conductor.export("first", "1G", &nqn("first"))?;
+    conductor.export("second", "2G", &nqn("second"))?;
+    let target = scene.target();
+    let port = target.port.to_string();
+    let log = scene.guest.json(&format!("nvme discover {} -o json", target.options()))?;
+    let records = log["records"].as_array().context("records of the discovery log")?;
+    for name in ["first", "second"] {
+        let record = records
+            .iter()
+            .find(|record| record["subnqn"] == nqn(name))
+            .with_context(|| format!("{name} in {log}"))?;
+        ensure!(
+            record["traddr"] == OUTSIDE && record["trsvcid"] == port.as_str(),
+            "address in {record}"
+        );
+        ensure!(
+            record["trtype"] == "tcp"
+                && record["adrfam"] == "ipv4"
+                && record["subtype"] == "nvme subsystem"
+        );
+    }
+    scene.guest.ok(&format!("nvme connect-all {}", target.options()))?;
+    let sizes = [("first", GIB), ("second", 2 * GIB)];
+    for (name, size) in sizes {
+        let disk = nvme::disk(&scene.guest, &nqn(name), 1)?;
+        nvme::wait_size(&scene.guest, &disk, size)?;
+    }
+    let list = scene.guest.json("nvme list -o json")?;
+    let devices = list["Devices"].as_array().context("devices in nvme list")?;
+    for (_, size) in sizes {
+        let device = devices
+            .iter()
+            .find(|device| device["PhysicalSize"] == size)
+            .with_context(|| list.to_string())?;
+        ensure!(device["SectorSize"] == 4096 && device["NameSpace"] == 1, "{device}");
+        ensure!(
+            device["SerialNumber"].as_str().is_some_and(|serial| !serial.trim().is_empty()),
+            "{device}"
+        );
+    }
+    let subsystems = scene.guest.json("nvme list-subsys -o json")?;
+    let first =
+        find_subsystem(&subsystems, &nqn("first")).with_context(|| subsystems.to_string())?;
+    ensure!(
+        first["Paths"][0]["State"] == "live" && first["Paths"][0]["Transport"] == "tcp",
+        "{first}"
+    );
+    scene.guest.ok("nvme disconnect-all")?;
+    scene
+        .guest
+        .eventually(Duration::from_secs(20), "! ls /sys/class/nvme/nvme* 2>/dev/null")
+        .map(drop)
+}
+
+fn find_subsystem<'a>(list: &'a Value, nqn: &str) -> Option<&'a Value> {
+    let hosts = list.as_array()?.iter();
+    hosts
+        .filter_map(|host| host["Subsystems"].as_array())
+        .flatten()
+        .find(|subsystem| subsystem["NQN"] == nqn)
+}
+
+pub fn identify_pages_and_logs_print_sensible_values(scene: &mut Scene) -> Result<()> {
+    let connection = scene.volume("pages", "1G", "")?;
+    let (controller, disk) = (&connection.controller, &connection.disk);
+    let json = |command: String| scene.guest.json(&format!("{command} -o json"));
+
+    let page = json(format!("nvme id-ctrl {controller}"))?;
+    let number = |key: &str| page[key].as_u64().with_context(|| format!("{key} in {page}"));
+    ensure!(page["subnqn"] == connection.nqn && page["cntrltype"] == 1, "{page}");
+    // 1 MiB per command; compare, dataset management, write zeroes and verify offered; no volatile cache to flush.
+    ensure!(
+        number("mdts")? == 8
+            && number("oncs")? & 0b1000_1101 == 0b1000_1101
+            && number("vwc")? & 1 == 0,
+        "{page}"
+    );
+    ensure!(
+        number("kas")? > 0
+            && number("sgls")? & 1 == 1
+            && number("cntlid")? > 0
+            && number("nn")? > 0,
+        "{page}"
+    );
+    ensure!(page["mn"].as_str().is_some_and(|model| model.contains("Afs")), "model in {page}");
+
+    let page = json(format!("nvme id-ns {disk}"))?;
+    ensure!(page["nsze"] == GIB / 4096 && page["anagrpid"] == 1 && page["nmic"] == 1, "{page}");
+    let format = usize::try_from(page["flbas"].as_u64().unwrap_or(99) & 15)?;
+    ensure!(page["lbafs"][format]["ds"] == 12 && page["lbafs"][format]["ms"] == 0, "{page}");
+    ensure!(
+        page["nguid"]
+            .as_str()
+            .is_some_and(|id| id.len() == 32 && id.bytes().any(|byte| byte != b'0')),
+        "{page}"
+    );
+
+    let page = json(format!("nvme ns-descs {disk}"))?;
+    let kinds = page["ns-descs"].as_array().with_context(|| page.to_string())?;
+    ensure!(
+        ["uuid", "nguid"].iter().all(|kind| kinds.iter().any(|entry| entry["type"] == *kind)),
+        "{page}"
+    );
+    ensure!(json(format!("nvme list-ns {controller}"))?["nsid_list"][0]["nsid"] == 1);
+
+    let smart = json(format!("nvme smart-log {controller}"))?;
+    let kelvin = smart["temperature"].as_u64().with_context(|| smart.to_string())?;
+    ensure!(
+        (250..400).contains(&kelvin)
+            && smart["avail_spare"] == 100
+            && smart["critical_warning"] == 0,
+        "{smart}"
+    );
+    ensure!(smart["host_read_commands"].as_str().is_some_and(|reads| reads != "0"), "{smart}");
+
+    let ana = json(format!("nvme ana-log {controller}"))?;
+    let groups = ana["ANA DESC LIST "].as_array().with_context(|| ana.to_string())?;
+    ensure!(
+        groups.len() == 1
+            && groups[0]["state"] == "optimized"
+            && groups[0]["NSIDS"][0]["nsid"] == 1,
+        "{ana}"
+    );
+    scene.guest.ok(&format!("nvme changed-ns-list-log {controller}"))?;
+    let effects = scene.guest.ok(&format!("nvme effects-log {controller}"))?;
+    ensure!(effects.contains("ACS") || effects.contains("Admin"), "effects log: {effects}");
+    let errors = json(format!("nvme error-log {controller} -e 4"))?;
+    ensure!(errors["errors"].is_array(), "{errors}");
+    Ok(())
+}
+
+pub fn features_can_be_read_and_set(scene: &mut Scene) -> Result<()> {
+    let connection = scene.volume("features", "1G", "")?;
+    let controller = &connection.controller;
+    let get =
+        |feature: &str| scene.guest.ok(&format!("nvme get-feature {controller} -f {feature}"));
+    for feature in ["0x01", "0x02", "0x04", "0x05", "0x07", "0x08", "0x09", "0x0a", "0x0b", "0x0f"]
+    {
+        ensure!(get(feature)?.contains("urrent value"), "feature {feature}");
+    }
+    // Over all: nvme-cli walks from 0 and goes on past what the controller says it does not have.
+    let all = scene.guest.run(&format!("nvme get-feature {controller} -H"))?;
+    ensure!(!all.stderr.contains("Internal"), "{}", all.stderr);
+    let before = get("0x0b")?;
+    scene.guest.ok(&format!("nvme set-feature {controller} -f 0x0b -v 0x100"))?;
+    ensure!(get("0x0b")?.contains("0x00000100"));
+    let value = before.rsplit("0x").next().context("value of feature 0x0b")?.trim();
+    scene.guest.ok(&format!("nvme set-feature {controller} -f 0x0b -v 0x{value}"))?;
+    let refused = scene.guest.run(&format!("nvme set-feature {controller} -f 0x7f -v 1"))?;
+    ensure!(refused.code != 0 && refused.stderr.contains("Invalid Field"), "{}", refused.stderr);
+    Ok(())
+}
+
+pub fn data_commands_do_what_they_say(scene: &mut Scene) -> Result<()> {
+    let connection = scene.volume("data", "1G", "")?;
+    let (guest, disk) = (&scene.guest, &connection.disk);
+    guest.ok("head -c 32768 /dev/urandom > /tmp/random; head -c 32768 /dev/zero > /tmp/zero")?;
+    let io = |command: &str, first: u64, blocks: u64, file: &str| {
+        let size = blocks * 4096;
+        guest
+            .run(&format!("nvme {command} {disk} -s {first} -c {} -z {size} -d {file}", blocks - 1))
+    };
+    let works = |command: &str, first: u64, blocks: u64, file: &str| -> Result<()> {
+        let output = io(command, first, blocks, file)?;
+        ensure!(output.code == 0, "{command} of {blocks} blocks at {first}: {}", output.stderr);
+        Ok(())
+    };
+    works("write", 100, 8, "/tmp/random")?;
+    works("read", 100, 8, "/tmp/back")?;
+    guest.ok("cmp /tmp/random /tmp/back")?;
+    works("compare", 100, 8, "/tmp/random")?;
+    let differs = io("compare", 100, 8, "/tmp/zero")?;
+    ensure!(differs.code != 0 && differs.stderr.contains("Compare Failure"), "{}", differs.stderr);
+    guest.ok(&format!("nvme verify {disk} -s 100 -c 7"))?;
+    guest.ok(&format!("nvme flush {disk}"))?;
+
+    guest.ok(&format!("nvme write-zeroes {disk} -s 100 -c 3"))?;
+    works("compare", 100, 4, "/tmp/zero")?;
+    let kept = io("compare", 104, 4, "/tmp/zero")?;
+    ensure!(kept.code != 0, "write-zeroes went too far");
+    guest.ok(&format!("nvme dsm {disk} -d -s 104 -b 4"))?;
+    works("compare", 100, 8, "/tmp/zero")?;
+
+    let outside = io("read", (GIB / 4096) - 1, 2, "/tmp/back")?;
+    ensure!(outside.code != 0 && outside.stderr.contains("LBA Out of Range"), "{}", outside.stderr);
+    let log = guest.json(&format!("nvme error-log {} -e 8 -o json", connection.controller))?;
+    let entries = log["errors"].as_array().context("errors")?;
+    ensure!(
+        entries.iter().any(|entry| entry["error_count"].as_u64() > Some(0)),
+        "no error is remembered: {log}"
+    );
+    let smart = guest.json(&format!("nvme smart-log {} -o json", connection.controller))?;
+    ensure!(smart["num_err_log_entries"].as_str().is_some_and(|count| count != "0"), "{smart}");
+    Ok(())
+}
+
+pub fn reset_and_rescan_keep_the_disk(scene: &mut Scene) -> Result<()> {
+    scene.expect_complaints(&["resetting controller"]);
+    let connection = scene.volume("reset", "1G", "")?;
+    let guest = &scene.guest;
+    guest.ok(&format!(
+        "echo kept | dd of={} bs=4096 conv=sync oflag=direct status=none",
+        connection.disk
+    ))?;
+    for _ in 0..3 {
+        guest.ok(&format!("nvme reset {}", connection.controller))?;
+        nvme::wait_state(guest, &connection, "live", Duration::from_secs(30))?;
+    }
+    guest.ok(&format!("nvme ns-rescan {}", connection.controller))?;
+    let content = guest.ok(&format!(
+        "dd if={} bs=4096 count=1 iflag=direct status=none | head -1",
+        connection.disk
+    ))?;
+    if content.trim() != "kept" {
+        bail!("after the resets the disk holds {content:?}");
+    }
+    nvme::disconnect(guest, &connection.nqn)
+}
