@@ -1,0 +1,195 @@
+//! A controller over a few MiB of memory: just enough of NVMe to drive the fabric.
+
+use std::cell::Cell;
+use std::future::{pending, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+
+use afs_fabric::{CloseReason, Completion, Queue, QueueParameters, Request, Service};
+use afs_nvme::command::{AdminCommand, Connect, FabricsCommand, IoCommand, Rw};
+use afs_nvme::feature::QueueCounts;
+use afs_nvme::identify::IdentifyController;
+use afs_nvme::property::{Cap, Cc, Csts, PropertyOffset};
+use afs_nvme::{Sqe, Status};
+use zerocopy::{FromZeros, IntoBytes};
+
+pub const BLOCK: usize = 4096;
+pub const BLOCKS: u64 = 2048;
+/// Reads and writes from here on never end.
+pub const STUCK_LBA: u64 = 1 << 40;
+/// Writes from here on fail while their data is still on its way.
+pub const FAILING_LBA: u64 = 1 << 41;
+
+/// What all queue pairs of a toy share, and what tests look at.
+pub struct Shared {
+    pub memory: Mutex<Vec<u8>>,
+    pub closed: Mutex<Vec<CloseReason>>,
+    pub refused: Mutex<Vec<Status>>,
+    pub queues: Mutex<Vec<afs_fabric::QueueCloser>>,
+    pub in_flight: AtomicUsize,
+    pub pool_total: AtomicUsize,
+}
+
+impl Default for Shared {
+    fn default() -> Shared {
+        Shared {
+            memory: Mutex::new(vec![0; BLOCK * BLOCKS as usize]),
+            closed: Mutex::default(),
+            refused: Mutex::default(),
+            queues: Mutex::default(),
+            in_flight: AtomicUsize::new(0),
+            pool_total: AtomicUsize::new(0),
+        }
+    }
+}
+
+/// One queue pair.
+pub struct Toy {
+    queue: Queue,
+    shared: Arc<Shared>,
+    cc: Cell<u32>,
+}
+
+struct InFlight(Arc<Shared>);
+
+impl InFlight {
+    fn new(shared: &Arc<Shared>) -> InFlight {
+        shared.in_flight.fetch_add(1, Ordering::SeqCst);
+        InFlight(Arc::clone(shared))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Service for Toy {
+    async fn call(self: Rc<Self>, request: Request) -> Completion {
+        let _in_flight = InFlight::new(&self.shared);
+        let sqe = *request.sqe();
+        let result = if sqe.is_fabrics() {
+            self.fabrics(&sqe, request).await
+        } else {
+            match self.queue.parameters() {
+                None => Err(Status::COMMAND_SEQUENCE_ERROR),
+                Some(QueueParameters { admin: true, .. }) => self.admin(&sqe, request).await,
+                Some(_) => self.io(&sqe, request).await,
+            }
+        };
+        result.unwrap_or_else(Completion::error)
+    }
+
+    fn refused(&self, _: &Sqe, status: Status) {
+        self.shared.refused.lock().unwrap().push(status);
+    }
+
+    fn closed(&self, reason: &CloseReason) {
+        self.shared.closed.lock().unwrap().push(reason.clone());
+    }
+}
+
+impl Toy {
+    pub fn new(queue: &Queue, shared: &Arc<Shared>) -> Rc<Toy> {
+        shared.queues.lock().unwrap().push(queue.closer());
+        Rc::new(Toy { queue: queue.clone(), shared: Arc::clone(shared), cc: Cell::new(0) })
+    }
+
+    async fn fabrics(&self, sqe: &Sqe, mut request: Request) -> Result<Completion, Status> {
+        match FabricsCommand::parse(sqe)? {
+            FabricsCommand::Connect(Connect { qid, sqsize, disable_sq_flow, .. }) => {
+                let data = request.receive().await.map_err(|error| error.status())?;
+                if data.len() != 1024 {
+                    return Err(Status::DATA_SGL_LENGTH_INVALID.dnr());
+                }
+                let flow_control = !disable_sq_flow;
+                let parameters = QueueParameters { qid, sqsize, flow_control, admin: qid == 0 };
+                self.queue.set_connected(parameters);
+                Ok(Completion::with_result(1))
+            }
+            FabricsCommand::PropertyGet { offset, .. } => {
+                let value = match PropertyOffset::from_offset(offset) {
+                    Some(PropertyOffset::Cap) => {
+                        Cap(0).with_mqes(1023).with_timeout_500ms(15).get()
+                    }
+                    Some(PropertyOffset::Csts) => {
+                        u64::from(Csts(0).with_ready(Cc(self.cc.get()).enabled()).get())
+                    }
+                    _ => return Err(Status::INVALID_FIELD),
+                };
+                Ok(Completion::with_result(value))
+            }
+            FabricsCommand::PropertySet { value, .. } => {
+                self.cc.set(value as u32);
+                Ok(Completion::success())
+            }
+            _ => Err(Status::INVALID_OPCODE.dnr()),
+        }
+    }
+
+    async fn admin(&self, sqe: &Sqe, mut request: Request) -> Result<Completion, Status> {
+        match AdminCommand::parse(sqe)? {
+            AdminCommand::Identify { .. } => {
+                let mut identity = IdentifyController::new_zeroed();
+                identity.ioccsz.set((64 + 16384) / 16);
+                let mut buffer = request.pool().alloc(4096).await;
+                buffer.copy_from_slice(identity.as_bytes());
+                Ok(Completion::with_data(buffer.freeze()))
+            }
+            AdminCommand::SetFeatures { cdw11, .. } => {
+                if request.data_len() > 0 {
+                    request.receive().await.map_err(|error| error.status())?;
+                }
+                let counts = QueueCounts::from_dword(cdw11).ok_or(Status::INVALID_FIELD)?;
+                Ok(Completion::with_result(u64::from(counts.to_dword())))
+            }
+            AdminCommand::AsyncEventRequest => pending().await,
+            AdminCommand::KeepAlive => Ok(Completion::success()),
+            _ => Err(Status::INVALID_OPCODE.dnr()),
+        }
+    }
+
+    async fn io(&self, sqe: &Sqe, mut request: Request) -> Result<Completion, Status> {
+        match IoCommand::parse(sqe)? {
+            IoCommand::Flush => Ok(Completion::success()),
+            IoCommand::Read(rw) => {
+                let range = self.range(&rw, request.data_len()).await?;
+                let mut buffer = request.pool().alloc(range.len()).await;
+                buffer.copy_from_slice(&self.shared.memory.lock().unwrap()[range]);
+                Ok(Completion::with_data(buffer.freeze()))
+            }
+            IoCommand::Write(rw) if rw.lba >= FAILING_LBA => {
+                // The data is asked for, and the command fails before it comes (CONFORMANCE T-33).
+                let mut receive = pin!(request.receive());
+                poll_fn(|cx| {
+                    let _ = receive.as_mut().poll(cx);
+                    Poll::Ready(())
+                })
+                .await;
+                Err(Status::WRITE_FAULT)
+            }
+            IoCommand::Write(rw) => {
+                let data = request.receive().await.map_err(|error| error.status())?;
+                let range = self.range(&rw, data.len() as u32).await?;
+                self.shared.memory.lock().unwrap()[range].copy_from_slice(&data);
+                Ok(Completion::success())
+            }
+            _ => Err(Status::INVALID_OPCODE.dnr()),
+        }
+    }
+
+    async fn range(&self, rw: &Rw, bytes: u32) -> Result<std::ops::Range<usize>, Status> {
+        if rw.lba >= STUCK_LBA {
+            pending::<()>().await;
+        }
+        if rw.blocks as usize * BLOCK != bytes as usize {
+            return Err(Status::DATA_SGL_LENGTH_INVALID.dnr());
+        }
+        let blocks = rw.within(BLOCKS)?;
+        Ok(blocks.start as usize * BLOCK..blocks.end as usize * BLOCK)
+    }
+}

@@ -1,0 +1,250 @@
+//! Commands between the host side and the target side of this crate, over loopback.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+
+use afs_fabric::{Digests, HostController, HostData, HostError, HostOptions, HostQueue, Limits};
+use afs_nvme::Status;
+use afs_nvme::command::{AdminCommand, IoCommand, Rw};
+use afs_reactor::Local;
+use common::toy::{FAILING_LBA, STUCK_LBA};
+use common::{Server, connect, wait_for};
+
+const SIZES: [usize; 6] = [4096, 8192, 16384, 20480, 131_072, 1 << 20];
+
+fn all_digests() -> impl Iterator<Item = Digests> {
+    (0..4).map(Digests::from_wire)
+}
+
+async fn open(
+    address: SocketAddr,
+    local: &Local,
+    options: HostOptions,
+) -> (HostController, HostQueue) {
+    let controller = connect(address, local, options).await.unwrap();
+    let queue = controller.io_queues(1).await.unwrap().remove(0);
+    (controller, queue)
+}
+
+fn pattern(buffer: &mut [u8], seed: usize) {
+    for (index, byte) in buffer.iter_mut().enumerate() {
+        *byte = (index / 4096 + index + seed * 31) as u8;
+    }
+}
+
+async fn write_and_read_back(queue: &HostQueue, bytes: usize, lba: u64, seed: usize) {
+    let pool = queue.local().pool();
+    let mut data = pool.alloc(bytes).await;
+    pattern(&mut data, seed);
+    let data = data.freeze();
+    queue.write(1, lba, data.clone()).await.unwrap();
+    let back = queue.read(1, lba, pool.alloc(bytes).await).await.unwrap();
+    assert!(*back == *data, "{bytes} bytes at {lba}");
+}
+
+#[test]
+fn every_size_survives_under_every_digest_in_capsule_and_by_r2t() {
+    let server = Server::start(Limits::default());
+    for digests in all_digests() {
+        for in_capsule_bytes in [0, 4096, 16384] {
+            server.host(move |local, address| async move {
+                let options = HostOptions { digests, in_capsule_bytes, ..HostOptions::default() };
+                let (_controller, queue) = open(address, &local, options).await;
+                for (seed, bytes) in SIZES.into_iter().enumerate() {
+                    write_and_read_back(&queue, bytes, 3, seed).await;
+                }
+            });
+        }
+    }
+    server.wait_for_full_pool();
+}
+
+#[test]
+fn reads_honour_every_padding_that_a_host_may_ask_for() {
+    let server = Server::start(Limits::default());
+    for hpda in [1, 2, 7, 15, 31] {
+        server.host(move |local, address| async move {
+            let digests = Digests { header: hpda % 2 == 1, data: true };
+            let options = HostOptions { hpda, digests, ..HostOptions::default() };
+            let (_controller, queue) = open(address, &local, options).await;
+            write_and_read_back(&queue, 4096, 0, 1).await;
+            write_and_read_back(&queue, 1 << 20, 0, 2).await;
+        });
+    }
+}
+
+#[test]
+fn success_flag_replaces_the_completion_when_flow_control_is_off() {
+    for (disable_flow_control, success_flag) in [(true, false), (false, true)] {
+        let server = Server::start(Limits { success_flag, ..Limits::default() });
+        server.host(move |local, address| async move {
+            let options = HostOptions { disable_flow_control, ..HostOptions::default() };
+            let (_controller, queue) = open(address, &local, options).await;
+            write_and_read_back(&queue, 4096, 0, 1).await;
+            write_and_read_back(&queue, 1 << 20, 0, 2).await;
+        });
+    }
+}
+
+#[test]
+fn many_commands_in_flight_each_get_their_own_data() {
+    let server = Server::start(Limits::default());
+    for digests in all_digests() {
+        server.host(move |local, address| async move {
+            let options = HostOptions {
+                digests,
+                in_capsule_bytes: 8192,
+                entries: 65,
+                ..HostOptions::default()
+            };
+            let (_controller, queue) = open(address, &local, options).await;
+            let mut tasks = Vec::new();
+            for worker in 0..100_u64 {
+                let queue = queue.clone();
+                let bytes = SIZES[worker as usize % 4];
+                tasks.push(local.spawn_local(async move {
+                    for round in 0..20 {
+                        write_and_read_back(&queue, bytes, worker * 5, round).await;
+                    }
+                }));
+            }
+            for task in tasks {
+                task.await.unwrap();
+            }
+        });
+    }
+    server.wait_for_full_pool();
+}
+
+#[test]
+fn writes_wait_for_buffers_when_the_pool_is_empty() {
+    // One MiB of pool, 32 writers of 256 KiB and 32 of 16 KiB in capsule: R2Ts are withheld (T-35).
+    let server = Server::with_pool(Limits::default(), 1 << 20);
+    server.host(|local, address| async move {
+        let (_controller, queue) = open(address, &local, HostOptions::default()).await;
+        let mut tasks = Vec::new();
+        for worker in 0..64_u64 {
+            let queue = queue.clone();
+            let bytes = if worker % 2 == 0 { 256 << 10 } else { 16 << 10 };
+            tasks.push(local.spawn_local(async move {
+                let pool = queue.local().pool().clone();
+                for round in 0..8 {
+                    let mut data = pool.alloc(bytes).await;
+                    pattern(&mut data, round);
+                    queue.write(1, 0, data.freeze()).await.unwrap();
+                }
+            }));
+        }
+        for task in tasks {
+            task.await.unwrap();
+        }
+    });
+    server.wait_for_full_pool();
+}
+
+#[test]
+fn admin_queue_answers_while_io_holds_all_buffers() {
+    let server = Server::with_pool(Limits::default(), 1 << 20);
+    server.host(|local, address| async move {
+        let options = HostOptions { in_capsule_bytes: 0, ..HostOptions::default() };
+        let (controller, queue) = open(address, &local, options).await;
+        for _ in 0..4 {
+            let queue = queue.clone();
+            drop(local.spawn_local(async move {
+                let data = queue.local().pool().alloc(1 << 20).await.freeze();
+                let _ = queue.write(1, STUCK_LBA, data).await;
+            }));
+        }
+        for _ in 0..100 {
+            controller
+                .admin()
+                .command(AdminCommand::KeepAlive.to_sqe(0), HostData::None)
+                .await
+                .unwrap();
+            controller.identify().await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn command_that_fails_early_is_answered_after_its_data_has_come() {
+    let server = Server::start(Limits::default());
+    server.host(|local, address| async move {
+        let options = HostOptions { in_capsule_bytes: 0, ..HostOptions::default() };
+        let (_controller, queue) = open(address, &local, options).await;
+        for _ in 0..20 {
+            let data = local.pool().alloc(1 << 20).await.freeze();
+            // The host side ends the connection when a completion overtakes the data of its R2T.
+            let error = queue.write(1, FAILING_LBA, data).await.unwrap_err();
+            assert!(
+                matches!(error, HostError::Status { status: Status::WRITE_FAULT, .. }),
+                "{error}"
+            );
+        }
+        write_and_read_back(&queue, 1 << 20, 0, 1).await;
+    });
+    server.wait_for_full_pool();
+}
+
+#[test]
+fn longer_transfers_than_mdts_are_refused_without_harm() {
+    let server = Server::start(Limits {
+        wire: afs_fabric::WireLimits { max_transfer: 128 << 10, ..Default::default() },
+        ..Limits::default()
+    });
+    server.host(|local, address| async move {
+        let (_controller, queue) = open(address, &local, HostOptions::default()).await;
+        let sqe = IoCommand::Read(Rw { lba: 0, blocks: 64, fua: false }).to_sqe(1);
+        let buffer = local.pool().alloc(256 << 10).await;
+        let (cqe, _) = queue.submit(sqe, HostData::In(buffer)).await.unwrap();
+        assert_eq!(cqe.status(), Status::INVALID_FIELD.dnr(), "CONFORMANCE T-77");
+        write_and_read_back(&queue, 128 << 10, 0, 1).await;
+    });
+}
+
+#[test]
+fn host_that_vanishes_during_transfers_leaves_nothing_behind() {
+    let server = Server::start(Limits::default());
+    let files = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let mut before = None;
+    for round in 0..30 {
+        server.host(move |local, address| async move {
+            let options = HostOptions { in_capsule_bytes: 4096, ..HostOptions::default() };
+            let (controller, queue) = open(address, &local, options).await;
+            for worker in 0..32 {
+                let queue = queue.clone();
+                drop(local.spawn_local(async move {
+                    let pool = queue.local().pool().clone();
+                    let bytes = SIZES[worker % SIZES.len()];
+                    let lba = if worker % 3 == 0 { STUCK_LBA } else { 0 };
+                    let _ = queue.write(1, lba, pool.alloc(bytes).await.freeze()).await;
+                    let _ = queue.read(1, lba, pool.alloc(bytes).await).await;
+                }));
+            }
+            for _ in 0..round {
+                tokio::task::yield_now().await;
+            }
+            drop((controller, queue));
+        });
+        if round % 2 == 0 {
+            // Half of the time the connection is cut from our side, in the middle of things.
+            for closer in server.shared.queues.lock().unwrap().iter() {
+                closer.close(afs_fabric::CloseReason::Requested("test"));
+            }
+        }
+        for closer in server.shared.queues.lock().unwrap().drain(..) {
+            closer.close(afs_fabric::CloseReason::Requested("end of round"));
+        }
+        server.closed((round + 1) * 2);
+        server.wait_for_full_pool();
+        assert_eq!(server.shared.in_flight.load(Ordering::SeqCst), 0);
+        if round == 4 {
+            before = Some(wait_for("a steady number of files", || Some(files())));
+        }
+    }
+    let before = before.unwrap();
+    wait_for("files to be closed", || (files() <= before + 4).then_some(()));
+}
