@@ -23,6 +23,14 @@ impl Conductor {
         Ok(Self { program: paths::built("conductor")?, api })
     }
 
+    /// Runs one command and returns what a person would see.
+    pub fn text(&self, words: &str) -> Result<String> {
+        let mut command = Command::new(&self.program);
+        command.arg("--api").arg(format!("http://{}", self.api)).args(words.split_whitespace());
+        let output = run(&mut command).with_context(|| format!("conductor {words}"))?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     /// Runs one command, words separated by blanks, and returns the JSON that it prints (null for none).
     pub fn call(&self, words: &str) -> Result<Value> {
         let mut command = Command::new(&self.program);

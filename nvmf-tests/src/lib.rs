@@ -10,6 +10,7 @@
 //! The lab does not link the daemons: it starts the programs that a user would start.
 
 pub mod agent;
+pub mod bench;
 pub mod cli;
 pub mod commands;
 pub mod fio;

@@ -88,6 +88,29 @@ impl Node {
         Ok(())
     }
 
+    fn arguments(&self) -> Vec<String> {
+        let mut words = vec![
+            "standalone".to_owned(),
+            "--data".to_owned(),
+            self.path("data").display().to_string(),
+        ];
+        let mut option = |name: &str, value: String| words.extend([name.to_owned(), value]);
+        for disk in &self.options.disks {
+            option("--disk", disk.replace("{folder}", &self.folder.path().display().to_string()));
+        }
+        option("--listen", format!("tcp://{}", self.fabric));
+        option("--advertise", format!("tcp://{OUTSIDE}:{}", self.fabric.port()));
+        option("--api", self.api.to_string());
+        option("--http", self.http.to_string());
+        words.extend(self.options.arguments.iter().cloned());
+        words
+    }
+
+    /// The command that started it, for a person.
+    pub fn command_line(&self) -> String {
+        format!("afs {}", self.arguments().join(" "))
+    }
+
     /// `kill -9`.
     pub fn kill(&mut self) -> Result<()> {
         self.process.take().context("the node is not running")?.kill()

@@ -21,10 +21,17 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Show a stock Linux host using an Afs volume, from nothing to verified data, in a few minutes.
+    Demo,
     /// Build everything and run every test, end-to-end tests in guests included.
     Test {
         /// Only tests whose name contains this.
         filter: Option<String>,
+    },
+    /// Measure, side by side with what everybody has.
+    Bench {
+        /// Which benchmarks; all when none is named.
+        names: Vec<String>,
     },
     /// Open a shell in a guest; everything on this machine is there, writes vanish.
     Shell {
@@ -74,7 +81,9 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<()> {
     let consent = if arguments.yes { Consent::Given } else { Consent::Ask };
     match &arguments.command {
+        Command::Demo => commands::demo::demo(consent),
         Command::Test { filter } => commands::test::test(filter.as_deref(), consent),
+        Command::Bench { names } => commands::bench::bench(names, consent),
         Command::Shell { kernel } => commands::shell::shell(*kernel, consent),
         Command::Ledger { action: LedgerAction::Write, device, blocks, threads, from } => {
             ledger::write(device, *blocks, *threads, *from)

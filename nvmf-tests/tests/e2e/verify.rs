@@ -17,7 +17,7 @@ const SHAPES: [(&str, &str); 9] = [
     ("mixed-4k-32", "rw=randrw bs=4k iodepth=32 numjobs=4 size=2m offset_increment=32m"),
     (
         "odd-sizes-16",
-        "rw=randwrite bsrange=4k-128k iodepth=16 numjobs=4 size=4m offset_increment=32m bs_unaligned=0",
+        "rw=randwrite bsrange=4k-128k iodepth=16 numjobs=4 size=4m offset_increment=32m",
     ),
     ("sequential-16k-8", "rw=write bs=16k iodepth=8 numjobs=4 size=2m offset_increment=32m"),
     ("mixed-64k-16", "rw=rw bs=64k iodepth=16 numjobs=4 size=4m offset_increment=32m"),

@@ -1,0 +1,71 @@
+//! Measurements, side by side with something that everybody has. `cargo lab bench` runs them.
+//!
+//! A benchmark is an entry of [`BENCHES`]: a name, what it compares, the programs it needs, and a function that
+//! returns a table. Each has a tiny mode, which tests run so that benchmarks do not rot.
+
+mod instructions;
+
+use anyhow::{Result, bail};
+
+use crate::prepare::Kernel;
+use crate::table::Table;
+
+/// How much to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effort {
+    /// Release builds, enough rounds for a figure to be quoted.
+    Full,
+    /// Debug builds and next to no rounds: shows that the benchmark runs, its figures mean nothing.
+    Tiny,
+}
+
+/// One measurement.
+pub struct Bench {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// What is measured against what, in one line.
+    pub about: &'static str,
+    /// Programs of this workspace that it runs, built in release mode before a full run.
+    pub programs: &'static [&'static str],
+    /// Kernels that it boots.
+    pub kernels: &'static [Kernel],
+    /// Measures.
+    pub run: fn(Effort) -> Result<Table>,
+}
+
+/// All measurements.
+pub const BENCHES: &[Bench] = &[Bench {
+    name: "instructions",
+    about: "instructions per I/O over TCP, host and target together, against the kernel's own target in the same guest",
+    programs: &["afs", "conductor"],
+    kernels: &Kernel::ALL,
+    run: instructions::run,
+}];
+
+/// The benchmarks with these names, all when there are none.
+pub fn named(names: &[String]) -> Result<Vec<&'static Bench>> {
+    for name in names {
+        if !BENCHES.iter().any(|bench| bench.name == name) {
+            let known: Vec<&str> = BENCHES.iter().map(|bench| bench.name).collect();
+            bail!("no benchmark is called `{name}`; there are: {}", known.join(", "));
+        }
+    }
+    Ok(BENCHES
+        .iter()
+        .filter(|bench| names.is_empty() || names.iter().any(|name| name == bench.name))
+        .collect())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_name_is_answered_with_the_known_ones() {
+        assert_eq!(named(&[]).unwrap().len(), BENCHES.len());
+        assert!(
+            named(&["nonsense".to_owned()]).err().unwrap().to_string().contains("instructions")
+        );
+    }
+}
