@@ -1,0 +1,46 @@
+//! `conductor serve`: the daemon.
+
+use std::io::IsTerminal;
+
+use conductor::server::Conductor;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use super::failure::Failure;
+use super::settings::{InForce, LogFormat, ServeArguments};
+
+/// Serves until SIGTERM or SIGINT.
+pub(super) fn run(arguments: ServeArguments) -> Result<(), Failure> {
+    let settings = arguments.in_force()?;
+    start_log(&settings)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(Failure::other("cannot start"))?;
+    runtime.block_on(async {
+        // Before anything is opened, so that a signal during the start is not lost.
+        let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
+        let started = Conductor::start(settings.conductor).await;
+        let running = started.map_err(|error| Failure::Other(error.to_string()))?;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        running.stop().await;
+        Ok(())
+    })
+}
+
+fn no_signals(error: std::io::Error) -> Failure {
+    Failure::Other(format!("cannot wait for signals: {error}"))
+}
+
+fn start_log(settings: &InForce) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(&settings.log)
+        .map_err(|error| Failure::Usage(format!("log = `{}`: {error}", settings.log)))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match settings.log_format {
+        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogFormat::Json => log.json().try_init(),
+    };
+    started.map_err(Failure::other("cannot start the log"))
+}
