@@ -1,11 +1,12 @@
 //! What the conductor last said, in the data folder: a restart serves at once, whoever else is away.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use conductor::api::NodeState;
 use serde::{Deserialize, Serialize};
+
+use crate::data_folder::replace_file;
 
 const FILE: &str = "state.json";
 const VERSION: u32 = 1;
@@ -77,16 +78,7 @@ pub(super) fn save(data: &Path, state: &NodeState) -> Result<(), SavedError> {
     let failed = |error| SavedError::Io { path: path.clone(), error };
     let text = serde_json::to_vec(&Written { version: VERSION, state })
         .map_err(|error| failed(error.into()))?;
-    replace(data, &path, &text).map_err(failed)
-}
-
-fn replace(data: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("json.new");
-    let mut file = File::create(&temporary)?;
-    file.write_all(text)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    File::open(data)?.sync_all()
+    replace_file(data, FILE, &text).map_err(failed)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod counters;
 pub mod export;
 pub mod io;
 mod process;
+pub mod reactors;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -78,10 +79,20 @@ impl Metrics {
         self.namespaces.lock().remove(&NamespaceKey { nqn: nqn.to_owned(), nsid });
     }
 
+    /// Ends the series of all namespaces for which `keep` (of NQN and NSID) is false.
+    pub fn retain(&self, keep: impl Fn(&str, u32) -> bool) {
+        self.namespaces.lock().retain(|key, _| keep(&key.nqn, key.nsid));
+    }
+
     /// The figures of the queue pairs with this id on this reactor (0 is the admin queue).
     pub fn queue(&self, reactor: usize, queue: u16) -> Arc<QueueMetrics> {
         let label = queue.min(QUEUE_LABEL_MAX);
         Arc::clone(self.queues.lock().entry((reactor, label)).or_default())
+    }
+
+    /// Commands of all queue pairs that are not answered yet.
+    pub fn in_flight(&self) -> u64 {
+        self.queues.lock().values().map(|queue| queue.in_flight()).sum()
     }
 
     /// Counters of connections, controllers and errors.

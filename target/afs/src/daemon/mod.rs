@@ -1,0 +1,244 @@
+//! One node from start to end: takes its ports, opens its disks, follows its conductor, serves hosts, stops in order.
+//!
+//! `afs serve` runs it alone; `standalone` runs it beside a conductor in the same process.
+//!
+//! Order of a start: ports taken but refusing · HTTP · disks · first state of the conductor in effect · hosts answered
+//! (CONFORMANCE M-41). Order of a stop: hosts told and drained (M-40) · disks closed · reactors ended.
+
+mod hosts;
+mod status;
+mod summary;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use afs_reactor::{ReactorConfig, Reactors};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::agent::{Agent, AgentConfig, AgentError};
+use crate::config::{Listener, NodeConfig};
+use crate::data_folder::DataFolder;
+use crate::disks::{DiskFailure, DiskSet};
+use crate::http::HttpServer;
+use crate::metrics::Metrics;
+use crate::metrics::reactors::ReactorFigures;
+use crate::node::{Node, NodeOptions};
+use crate::ports::{PortError, ReservedPort};
+use crate::volumes::{Identity, Volumes};
+use hosts::Hosts;
+use status::{Phase, StatusPages};
+pub use summary::Summary;
+
+/// How many disk operations one reactor has under way at most.
+const RING_ENTRIES: u32 = 1024;
+
+/// Why a node did not start, or did not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// A disk cannot be used.
+    #[error(transparent)]
+    Disk(#[from] DiskFailure),
+    /// The conductor's URL makes no sense.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    /// The threads, their buffers or their rings cannot be made.
+    #[error("the reactors cannot be started: {0}; fewer --reactors or less --buffers may help")]
+    Reactors(std::io::Error),
+    /// The part that follows the conductor ended, which it never should.
+    #[error("the agent ended unexpectedly; see the log")]
+    AgentEnded,
+}
+
+/// A node that is starting or serving.
+pub struct RunningNode {
+    metrics: Arc<Metrics>,
+    node: Arc<Node>,
+    disks: Arc<DiskSet>,
+    volumes: Arc<Volumes>,
+    agent: Arc<Agent<Volumes>>,
+    agent_task: JoinHandle<()>,
+    pages: Arc<StatusPages>,
+    http: RunningHttp,
+    ports: Vec<(ReservedPort, SocketAddr)>,
+    portals: Vec<SocketAddr>,
+    hosts: Hosts,
+    reactors: Reactors,
+}
+
+struct RunningHttp {
+    address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl RunningNode {
+    /// Does everything up to the first question to the conductor at `conductor`. Hosts are refused until [`serve`](Self::serve).
+    pub async fn start(
+        config: &NodeConfig,
+        data: &DataFolder,
+        conductor: &str,
+    ) -> Result<RunningNode, DaemonError> {
+        let (ports, portals) = take_ports(&config.listeners)?;
+        let http_failed = |error| PortError::new("http://", config.http, "--http", error);
+        let http = HttpServer::bind(config.http).await.map_err(http_failed)?;
+        let http_address = http.address().map_err(http_failed)?;
+        let metrics = Metrics::new(config.reactors);
+        let reactors = start_reactors(config).await?;
+        metrics.add_source(Arc::new(ReactorFigures::new(&reactors)));
+        let node = Node::new(NodeOptions {
+            name: config.node.clone(),
+            reactors: config.reactors,
+            metrics: Arc::clone(&metrics),
+        });
+        let pages = StatusPages::new(Arc::clone(&node), conductor.to_owned(), portals.clone());
+        let http = serve_http(http, http_address, &metrics, &pages);
+
+        let disks = DiskSet::open(&config.disks, &reactors, data).await?;
+        metrics.add_source(disks.clone());
+        pages.set_disks(Arc::clone(&disks));
+        pages.enter(Phase::Waiting);
+
+        let identity =
+            Identity { name: config.node.clone(), portals: portals.clone(), http: http_address };
+        let volumes =
+            Volumes::new(identity, Arc::clone(&disks), Arc::clone(&node), Arc::clone(&metrics));
+        let agent_config = AgentConfig {
+            node: config.node.clone(),
+            conductor: conductor.to_owned(),
+            data: data.path().to_owned(),
+        };
+        let agent = Agent::new(agent_config, Arc::clone(&volumes))?;
+        pages.set_applied(agent.applied());
+        let agent_task = tokio::spawn(Arc::clone(&agent).run());
+        Ok(RunningNode {
+            metrics,
+            node,
+            disks,
+            volumes,
+            agent,
+            agent_task,
+            pages,
+            http,
+            ports,
+            portals,
+            hosts: Hosts::default(),
+            reactors,
+        })
+    }
+
+    /// Waits until the tables are loaded, then answers hosts. Returns when the ports are open.
+    pub async fn serve(&mut self) -> Result<(), DaemonError> {
+        let mut applied = self.agent.applied();
+        applied.wait_for(Option::is_some).await.map_err(|_| DaemonError::AgentEnded)?;
+        for (reserved, address) in self.ports.drain(..) {
+            let listening = self.hosts.listen(&self.node, &self.reactors, address);
+            listening.map_err(|error| PortError::new("tcp://", address, "--listen", error))?;
+            drop(reserved);
+        }
+        self.pages.enter(Phase::Serving);
+        tracing::info!(portals = ?self.portals, "hosts may connect");
+        Ok(())
+    }
+
+    /// Waits for something that must not happen: the end of the agent.
+    pub async fn failed(&mut self) -> DaemonError {
+        // Whether it returned or panicked, the node no longer follows its conductor.
+        let _ = (&mut self.agent_task).await;
+        DaemonError::AgentEnded
+    }
+
+    /// Where the node's HTTP server is.
+    pub fn http_address(&self) -> SocketAddr {
+        self.http.address
+    }
+
+    /// What hosts are told to connect to.
+    pub fn portals(&self) -> &[SocketAddr] {
+        &self.portals
+    }
+
+    /// The node's figures.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// What a person sees at the start.
+    pub fn summary(&self) -> Summary {
+        Summary {
+            node: self.node.options.name.clone(),
+            portals: self.portals.clone(),
+            http: self.http.address,
+            disks: self.disks.iter().map(|disk| disk.report()).collect(),
+            volumes: self.volumes.ready(),
+            api: None,
+        }
+    }
+
+    /// Planned stop: no acknowledged write is lost, hosts take their other paths at once, the next start is quick.
+    pub async fn stop(self) {
+        self.pages.enter(Phase::Stopping);
+        self.agent_task.abort();
+        self.hosts.let_go(&self.node, &self.metrics).await;
+        self.disks.close().await;
+        // The HTTP server may have been stopped by its own error; it is then gone already.
+        let _ = self.http.stop.send(());
+        let _ = self.http.task.await;
+        let reactors = self.reactors;
+        // Joining threads blocks.
+        let _ = tokio::task::spawn_blocking(move || reactors.shutdown()).await;
+    }
+}
+
+/// Reserves every port; returns them, and the addresses that hosts are told.
+#[allow(clippy::type_complexity, reason = "two lists")]
+fn take_ports(
+    listeners: &[Listener],
+) -> Result<(Vec<(ReservedPort, SocketAddr)>, Vec<SocketAddr>), PortError> {
+    let mut ports = Vec::with_capacity(listeners.len());
+    let mut portals = Vec::new();
+    for listener in listeners {
+        let reserved = ReservedPort::new(listener.listen)?;
+        let failed = |error| PortError::new("tcp://", listener.listen, "--listen", error);
+        let address = reserved.address().map_err(failed)?;
+        for advertised in &listener.advertise {
+            let port = if advertised.port() == 0 { address.port() } else { advertised.port() };
+            portals.push(SocketAddr::new(advertised.ip(), port));
+        }
+        ports.push((reserved, address));
+    }
+    Ok((ports, portals))
+}
+
+async fn start_reactors(config: &NodeConfig) -> Result<Reactors, DaemonError> {
+    let reactors = ReactorConfig {
+        threads: config.reactors,
+        buffer_bytes: config.buffer_bytes,
+        ring_entries: RING_ENTRIES,
+        ..ReactorConfig::default()
+    };
+    let started = tokio::task::spawn_blocking(move || Reactors::start(reactors)).await;
+    started.map_err(std::io::Error::other).flatten().map_err(DaemonError::Reactors)
+}
+
+fn serve_http(
+    server: HttpServer,
+    address: SocketAddr,
+    metrics: &Arc<Metrics>,
+    pages: &Arc<StatusPages>,
+) -> RunningHttp {
+    let (stop, stopped) = oneshot::channel();
+    let served = server.serve(Arc::clone(metrics), pages.clone(), async {
+        // A sender that is gone means stop, too.
+        let _ = stopped.await;
+    });
+    let task = tokio::spawn(async move {
+        if let Err(error) = served.await {
+            tracing::error!(%error, "the HTTP server ended");
+        }
+    });
+    RunningHttp { address, stop, task }
+}

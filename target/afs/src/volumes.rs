@@ -1,0 +1,199 @@
+//! Brings the node's replicas and exports to what the conductor wants: the [`Converge`] that the agent drives.
+//!
+//! Order matters: replicas are made and grown before hosts see the namespaces, and deleted after hosts stopped seeing them.
+//!
+//! Invariant: a replica is deleted only when it is named in `NodeState::retired`; absence from the state deletes nothing.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use conductor::api::{
+    NodeReport, NodeState, PortalReport, ReplicaState, VolumeAssignment, VolumeReport,
+};
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use crate::agent::Converge;
+use crate::backend::BackendSource;
+use crate::disks::{DiskSet, ReplicaFailure};
+use crate::metrics::Metrics;
+use crate::node::Node;
+
+/// What the conductor is told about the node besides disks and replicas.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Its name.
+    pub name: String,
+    /// Where hosts reach it.
+    pub portals: Vec<SocketAddr>,
+    /// Where its own HTTP server is.
+    pub http: SocketAddr,
+}
+
+/// The volumes of this node.
+pub struct Volumes {
+    identity: Identity,
+    disks: Arc<DiskSet>,
+    node: Arc<Node>,
+    metrics: Arc<Metrics>,
+    replicas: Mutex<BTreeMap<Uuid, VolumeReport>>,
+    deleted: Mutex<BTreeSet<Uuid>>,
+}
+
+impl Volumes {
+    /// Nothing yet; the first [`Converge::converge`] fills it.
+    pub fn new(
+        identity: Identity,
+        disks: Arc<DiskSet>,
+        node: Arc<Node>,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Volumes> {
+        Arc::new(Volumes {
+            identity,
+            disks,
+            node,
+            metrics,
+            replicas: Mutex::default(),
+            deleted: Mutex::default(),
+        })
+    }
+
+    /// How many replicas can be used.
+    pub fn ready(&self) -> usize {
+        self.replicas.lock().values().filter(|replica| replica.state == ReplicaState::Ready).count()
+    }
+
+    async fn provide_all(&self, assignments: &[VolumeAssignment]) -> HashMap<Uuid, BackendSource> {
+        self.announce(assignments);
+        let mut sources = HashMap::with_capacity(assignments.len());
+        for assignment in assignments {
+            let provided = self.provide(assignment).await;
+            let (state, error) = match &provided {
+                Ok(_) => (ReplicaState::Ready, None),
+                Err(failure) => {
+                    tracing::error!(volume = assignment.name, replica = %assignment.replica, %failure, "a volume is not there");
+                    (ReplicaState::Failed, Some(failure.to_string()))
+                }
+            };
+            if let Some(report) = self.replicas.lock().get_mut(&assignment.replica) {
+                report.state = state;
+                report.error = error;
+            }
+            if let Ok(source) = provided {
+                sources.insert(assignment.volume, source);
+            }
+        }
+        sources
+    }
+
+    /// Reports cover exactly what is assigned; what is new is being made.
+    fn announce(&self, assignments: &[VolumeAssignment]) {
+        let mut before = std::mem::take(&mut *self.replicas.lock());
+        let reports = assignments.iter().map(|assignment| {
+            let new = || VolumeReport {
+                volume: assignment.volume,
+                replica: assignment.replica,
+                allocated_bytes: 0,
+                state: ReplicaState::Creating,
+                error: None,
+            };
+            (assignment.replica, before.remove(&assignment.replica).unwrap_or_else(new))
+        });
+        *self.replicas.lock() = reports.collect();
+    }
+
+    async fn provide(
+        &self,
+        assignment: &VolumeAssignment,
+    ) -> Result<BackendSource, ReplicaFailure> {
+        let disk =
+            self.disks.get(assignment.disk).ok_or(ReplicaFailure::NoDisk(assignment.disk))?;
+        disk.provide(assignment.volume, assignment.replica, assignment.size_bytes).await
+    }
+
+    async fn delete_retired(&self, state: &NodeState) {
+        let kept: HashSet<Uuid> =
+            state.volumes.iter().map(|assignment| assignment.replica).collect();
+        let before = self.deleted.lock().clone();
+        let mut deleted = BTreeSet::new();
+        for replica in &state.retired {
+            if kept.contains(replica) {
+                tracing::error!(%replica, "a replica is both wanted and retired; it is kept");
+            } else if before.contains(replica) || self.delete(*replica).await {
+                deleted.insert(*replica);
+            }
+        }
+        *self.deleted.lock() = deleted;
+    }
+
+    /// Whether the replica is surely on no disk of this node any more.
+    async fn delete(&self, replica: Uuid) -> bool {
+        let mut gone = true;
+        for disk in self.disks.iter() {
+            match disk.delete(replica).await {
+                Ok(true) => {
+                    tracing::info!(%replica, disk = %disk.spec(), "deleted a retired replica");
+                    return true;
+                }
+                Ok(false) => {}
+                Err(failure) => {
+                    tracing::warn!(%replica, disk = %disk.spec(), %failure, "a retired replica may still be here");
+                    gone = false;
+                }
+            }
+        }
+        gone
+    }
+
+    /// Series are named after volumes and end with their namespaces.
+    fn name_metrics(&self, state: &NodeState) {
+        let names: HashMap<Uuid, &str> =
+            state.volumes.iter().map(|volume| (volume.volume, volume.name.as_str())).collect();
+        let mut exported = HashSet::new();
+        for subsystem in &state.subsystems {
+            for namespace in &subsystem.namespaces {
+                if let Some(name) = names.get(&namespace.volume) {
+                    self.metrics.namespace(&subsystem.nqn, namespace.nsid, name);
+                }
+                exported.insert((subsystem.nqn.as_str(), namespace.nsid));
+            }
+        }
+        self.metrics.retain(|nqn, nsid| exported.contains(&(nqn, nsid)));
+    }
+}
+
+impl Converge for Volumes {
+    async fn converge(&self, state: &NodeState) {
+        let sources = self.provide_all(&state.volumes).await;
+        self.node.apply(state, &sources);
+        self.name_metrics(state);
+        self.delete_retired(state).await;
+    }
+
+    fn report(&self, applied_revision: u64) -> NodeReport {
+        let mut volumes: Vec<_> = self.replicas.lock().values().cloned().collect();
+        let allocated = self.disks.allocated();
+        for volume in &mut volumes {
+            volume.allocated_bytes = allocated.get(&volume.replica).copied().unwrap_or(0);
+        }
+        NodeReport {
+            node: self.identity.name.clone(),
+            applied_revision,
+            portals: self.identity.portals.iter().map(portal).collect(),
+            disks: self.disks.iter().map(|disk| disk.report()).collect(),
+            volumes,
+            deleted: self.deleted.lock().iter().copied().collect(),
+            http: Some(self.identity.http.to_string()),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+}
+
+fn portal(address: &SocketAddr) -> PortalReport {
+    PortalReport {
+        transport: "tcp".to_owned(),
+        address: address.ip().to_string(),
+        service: address.port().to_string(),
+    }
+}
