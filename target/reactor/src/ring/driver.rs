@@ -59,7 +59,10 @@ fn poll(ring: &Ring, events: &AsyncFd<Events>, context: &mut Context<'_>) -> Pol
         // Readiness comes by edges: clear it, then look at the ring again. The count in the
         // eventfd is never read, which saves a call; every event is a new edge all the same.
         match events.poll_read_ready(context) {
-            Poll::Ready(Ok(mut guard)) => guard.clear_ready(),
+            Poll::Ready(Ok(mut guard)) => {
+                guard.clear_ready();
+                ring.note_event();
+            }
             Poll::Ready(Err(error)) => {
                 // Only when the runtime ends, and this task with it.
                 tracing::debug!(%error, "the disk ring is no longer watched");

@@ -45,6 +45,10 @@ struct Inner {
     /// Free places in the table of registered files.
     files: RefCell<Vec<u32>>,
     driver: RefCell<Option<Waker>>,
+    /// The kernel's word that completions are to be worked off was found to be empty. It sets that
+    /// flag after it has queued the work, so a reactor that is quicker does the work first and is
+    /// then left with the flag, until there is other work. Meanwhile only events count.
+    stale_flag: Cell<bool>,
     /// Something was queued since the driver last ran, and the driver knows.
     driver_woken: Cell<bool>,
     counters: Counters,
@@ -75,11 +79,18 @@ impl Ring {
 
     /// Is there anything that the driver should do? Looks at memory only.
     pub(crate) fn is_ready(&self) -> bool {
+        self.has_calls() || !self.inner.uring.borrow_mut().completion().is_empty()
+    }
+
+    /// Is there a reason to call the kernel?
+    fn has_calls(&self) -> bool {
         let mut uring = self.inner.uring.borrow_mut();
         let queue = uring.submission();
-        let queued = !queue.is_empty() || queue.taskrun() || queue.cq_overflow();
-        drop(queue);
-        queued || !uring.completion().is_empty()
+        if !queue.taskrun() {
+            self.inner.stale_flag.set(false);
+        }
+        let flagged = queue.taskrun() && !self.inner.stale_flag.get();
+        !queue.is_empty() || queue.cq_overflow() || flagged
     }
 
     /// The registered buffer that these bytes lie in.
@@ -135,34 +146,45 @@ impl Ring {
         }
     }
 
+    /// The kernel announced work.
+    fn note_event(&self) {
+        self.inner.stale_flag.set(false);
+    }
+
     /// Hands over what is queued and handles what has completed, until neither is left. Returns
     /// false when the kernel could not take everything now.
     fn turn(&self) -> bool {
         self.inner.driver_woken.set(false);
+        let mut quiet = !self.inner.stale_flag.get();
         loop {
-            let accepted = self.enter();
-            self.reap();
+            let accepted = !self.has_calls() || self.enter(quiet);
+            let reaped = self.reap();
             if !accepted || !self.is_ready() {
                 return accepted;
             }
+            if !quiet && reaped == 0 {
+                // All work from before that call was done in it, and all since made an event.
+                self.inner.stale_flag.set(true);
+                return true;
+            }
+            quiet = false;
         }
     }
 
-    fn enter(&self) -> bool {
+    /// Calls the kernel. A quiet call wants no event for completions that it posts itself, as they
+    /// are seen right after it; but then others may lack theirs, so somebody has to look again.
+    fn enter(&self, quiet: bool) -> bool {
         let mut uring = self.inner.uring.borrow_mut();
-        let queue = uring.submission();
-        let queued = queue.len();
-        let needed = queued > 0 || queue.taskrun() || queue.cq_overflow();
-        drop(queue);
-        if !needed {
-            return true;
+        let queued = uring.submission().len();
+        if quiet {
+            uring.completion().disable_eventfd();
         }
-        // Completions that this very call posts are seen right after it: no event for them.
-        uring.completion().disable_eventfd();
         let result = uring.submit();
-        uring.completion().enable_eventfd();
-        // Either the kernel sees that events are wanted, or `is_ready` sees what it did before.
-        fence(Ordering::SeqCst);
+        if quiet {
+            uring.completion().enable_eventfd();
+            // Either the kernel sees that events are wanted, or we see what it did before.
+            fence(Ordering::SeqCst);
+        }
         drop(uring);
         self.count_enter(&result);
         match result {
@@ -185,8 +207,8 @@ impl Ring {
         }
     }
 
-    /// Completes the operations whose completions are there.
-    fn reap(&self) {
+    /// Completes the operations whose completions are there, and counts them.
+    fn reap(&self) -> u64 {
         let mut reaped = 0;
         while let Some((slot, result)) = self.next_completion() {
             reaped += 1;
@@ -206,6 +228,7 @@ impl Ring {
             self.inner.counters.shared().ring_completions.add(reaped);
             self.inner.counters.note_work();
         }
+        reaped
     }
 
     fn next_completion(&self) -> Option<(u32, i32)> {

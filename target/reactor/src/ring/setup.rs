@@ -42,6 +42,7 @@ impl Ring {
             buffers_registered,
             files: RefCell::new(files),
             driver: RefCell::new(None),
+            stale_flag: Cell::new(false),
             driver_woken: Cell::new(false),
             counters,
         };
