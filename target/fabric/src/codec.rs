@@ -17,6 +17,8 @@ mod host;
 mod limits;
 mod sgl;
 mod target;
+#[cfg(test)]
+mod tests;
 mod violation;
 
 pub use commands::{CommandData, Commands, Transfer};

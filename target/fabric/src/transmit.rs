@@ -39,7 +39,7 @@ pub(crate) struct Transmit {
     /// Position of the arena's first byte, counted over all header bytes ever written.
     base: u64,
     segments: VecDeque<Segment>,
-    /// Bytes of the first segment that were sent.
+    /// Bytes of the first segment that were sent, if it is data.
     front_sent: usize,
     queued: u64,
     sent: u64,
@@ -109,6 +109,13 @@ impl Transmit {
             }
             left -= front.len();
             self.segments.pop_front();
+        }
+        // What was sent of a header run is cut off it, so that a run to which more is always added does not
+        // keep the arena from shrinking.
+        if let Some(Segment::Headers { start, len }) = self.segments.front_mut() {
+            *start += left as u64;
+            *len -= left;
+            left = 0;
         }
         self.front_sent = left;
         self.trim();

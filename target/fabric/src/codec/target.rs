@@ -88,6 +88,9 @@ impl From<Box<Violation>> for CodecError {
     }
 }
 
+/// Commands that may be outstanding before Connect: a host needs one, and a curious one is told why not.
+const COMMANDS_BEFORE_CONNECT: usize = 4;
+
 enum State {
     /// At the first byte of a PDU.
     Header,
@@ -112,7 +115,7 @@ pub struct TargetCodec {
 }
 
 impl TargetCodec {
-    /// A receiver that waits for ICReq; only one command may be outstanding before Connect.
+    /// A receiver that waits for ICReq.
     #[must_use]
     pub fn new(limits: WireLimits) -> TargetCodec {
         TargetCodec {
@@ -122,7 +125,7 @@ impl TargetCodec {
             digests: Digests::default(),
             state: State::Header,
             running: RunningDigest::new(false),
-            commands: Commands::new(1),
+            commands: Commands::new(COMMANDS_BEFORE_CONNECT),
             pdus: 0,
         }
     }
