@@ -206,10 +206,7 @@ impl Backend {
     pub async fn verify(&self, lba: u64, blocks: u64) -> Result<(), BackendError> {
         match self {
             Backend::Null(null) => null.check(lba, blocks),
-            Backend::Store(store) => {
-                let blocks = u32::try_from(blocks).map_err(|_| BackendError::OutOfRange)?;
-                Ok(store.replica.verify(lba, blocks).await?)
-            }
+            Backend::Store(store) => Ok(store.replica.verify(lba, blocks).await?),
         }
     }
 

@@ -85,25 +85,31 @@ fn inspect(path: &Path) -> anyhow::Result<ExitCode> {
 
 fn check(path: &Path) -> anyhow::Result<ExitCode> {
     let file = open_read_only(path)?;
-    let report = on_reactor(&file, |disk| async move { afs_store::check(&disk).await })?
+    let report = on_reactor(&file, |disk| async move { afs_store::check(&disk, |_| ()).await })?
         .map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
     print_info(&report.info);
+    for replica in &report.replicas {
+        let size = human(replica.blocks * u64::from(afs_store::BLOCK_BYTES));
+        println!("replica   {} of {size}, {} used", replica.id, human(replica.allocated_bytes));
+    }
+    println!("used      {} chunks, {} blocks with data", report.chunks_used, report.blocks_data);
     for warning in &report.warnings {
         println!("warning   {warning}");
     }
-    for problem in &report.problems {
-        println!("PROBLEM   {problem}");
+    match &report.damage {
+        None => {
+            println!("{}: no damage found", path.display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(damage) => {
+            println!("DAMAGE    {damage}");
+            println!(
+                "{}: what it holds must be rebuilt from other replicas or a backup",
+                path.display()
+            );
+            Ok(ExitCode::FAILURE)
+        }
     }
-    if report.problems.is_empty() {
-        println!("{}: no problem found", path.display());
-        return Ok(ExitCode::SUCCESS);
-    }
-    println!(
-        "{}: {} problems; what it holds must be rebuilt from other replicas or a backup",
-        path.display(),
-        report.problems.len()
-    );
-    Ok(ExitCode::FAILURE)
 }
 
 fn open_read_only(path: &Path) -> Result<DiskFile, afs_reactor::OpenError> {
@@ -135,6 +141,15 @@ fn print_info(info: &DiskInfo) {
         ("chunks", format!("{} of {}", info.chunks, human(u64::from(info.chunk_bytes)))),
         ("journal", human(info.journal_bytes)),
         ("version", info.version.to_string()),
+        (
+            "closed",
+            if info.clean {
+                "in good order"
+            } else {
+                "no: the journal is replayed at the next start"
+            }
+            .to_owned(),
+        ),
     ];
     for (what, value) in lines {
         println!("{what:<9} {value}");

@@ -1,2 +1,7 @@
-//! Under construction.
-fn main() {}
+//! The `afs` program; see `afs::cli`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    afs::cli::main()
+}

@@ -137,7 +137,7 @@ async fn format_if_new(
     match inspect(disk).await.map_err(unreadable)? {
         Contents::Afs(info) => refuse_other_size(spec, file, info.disk_bytes),
         // Opening it says what is damaged.
-        Contents::AfsDamaged(..) => Ok(()),
+        Contents::AfsDamaged => Ok(()),
         Contents::Empty if file.is_device() => Err(DiskFailure::Unformatted { disk: name() }),
         Contents::Empty => {
             refuse_other_size(spec, file, file.size())?;
@@ -174,7 +174,8 @@ fn progress_log(spec: &DiskSpec) -> Box<dyn FnMut(Progress)> {
     Box::new(move |progress| {
         if last.elapsed() >= PROGRESS_EVERY {
             last = Instant::now();
-            tracing::info!(%disk, ?progress, "opening");
+            let percent = progress.done * 100 / progress.total.max(1);
+            tracing::info!(%disk, part = ?progress.phase, percent, "opening");
         }
     })
 }
