@@ -174,7 +174,8 @@ pub(super) fn handle(core: &mut Core, event: &HostEvent) -> Result<(), HostError
             core.encoder.alignment = (cpda + 1) * 4;
         }
         HostEvent::Response(cqe) => {
-            if !core.complete(cqe) {
+            let in_order = core.complete(cqe);
+            if !in_order {
                 return Err(HostError::Unusable("a command was completed while its R2T was open"));
             }
         }

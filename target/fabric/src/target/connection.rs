@@ -116,6 +116,7 @@ impl<S: Service, F: Future<Output = Completion>> Connection<S, F> {
 
     /// Drops all commands and what they hold; nothing of them reaches a store from here on (CONFORMANCE M-45).
     pub(super) fn abandon(self) -> (TcpStream, Responses, ReceiveArea) {
+        self.queue.end();
         (self.stream, self.responses, self.area)
     }
 

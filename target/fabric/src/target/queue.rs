@@ -73,6 +73,7 @@ struct QueueState {
     counters: Cell<QueueCounters>,
     transfers: RefCell<Vec<TransferSlot>>,
     wanted: RefCell<Vec<(u16, BufferMut)>>,
+    over: Cell<bool>,
 }
 
 impl Queue {
@@ -96,6 +97,7 @@ impl Queue {
             counters: Cell::default(),
             transfers: RefCell::default(),
             wanted: RefCell::default(),
+            over: Cell::new(false),
         }))
     }
 
@@ -177,8 +179,28 @@ impl Queue {
 
     /// Asks the connection for the data of `slot`; it sends the R2T in this round.
     pub(super) fn request_transfer(&self, slot: u16, buffer: BufferMut) {
+        if self.0.over.get() {
+            return self.set_transfer(slot, TransferSlot::Done(Err(TransferError::CLOSED)));
+        }
         self.set_transfer(slot, TransferSlot::Waiting(None));
         self.0.wanted.borrow_mut().push((slot, buffer));
+        // The command may run in a task of its own, which the connection does not poll.
+        self.0.signals.wake_slot(slot);
+    }
+
+    /// Ends all transfers and gives back their buffers: the connection is gone, but handles of the queue and
+    /// commands in tasks of their own may stay.
+    pub(super) fn end(&self) {
+        self.0.over.set(true);
+        self.0.wanted.borrow_mut().clear();
+        let transfers = std::mem::take(&mut *self.0.transfers.borrow_mut());
+        for (slot, transfer) in (0..).zip(transfers) {
+            if let TransferSlot::Waiting(waker) = transfer {
+                self.set_transfer(slot, TransferSlot::Done(Err(TransferError::CLOSED)));
+                waker.into_iter().for_each(Waker::wake);
+            }
+        }
+        self.0.admission.take();
     }
 
     /// The next transfer that a command asked for.

@@ -21,6 +21,9 @@ pub enum TransferError {
 }
 
 impl TransferError {
+    /// The connection ended before the data had come; nobody gets to see this status.
+    pub(super) const CLOSED: TransferError = TransferError::Status(Status::ABORTED_SQ_DELETION);
+
     /// A piece of the data had a wrong digest (CONFORMANCE T-52).
     pub(super) const DIGEST: TransferError =
         TransferError::Status(Status::TRANSIENT_TRANSPORT_ERROR);

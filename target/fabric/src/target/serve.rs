@@ -23,6 +23,8 @@ use crate::socket;
 /// Buffers per reactor that admin commands and, when the pool is empty, in-capsule data are given. Memory is
 /// touched only when used.
 const RESERVE_BYTES: usize = 8 << 20;
+/// Time after which the system gives up a host that acknowledges nothing (CONFORMANCE M-44).
+const UNACKNOWLEDGED_MS: u32 = 30_000;
 /// How long a host has to take what was sent before the service closed the queue.
 const REQUESTED_LINGER: Duration = Duration::from_secs(1);
 /// With more than this unsent a host is not told why it is dropped: it does not read anyway.
@@ -138,6 +140,7 @@ type Prepared = (TcpStream, (std::net::SocketAddr, std::net::SocketAddr));
 fn prepare(stream: StdTcpStream) -> io::Result<Prepared> {
     stream.set_nonblocking(true)?;
     stream.set_nodelay(true)?;
+    rustix::net::sockopt::set_tcp_user_timeout(&stream, UNACKNOWLEDGED_MS)?;
     let addresses = (stream.peer_addr()?, stream.local_addr()?);
     Ok((TcpStream::from_std(stream)?, addresses))
 }

@@ -1,6 +1,7 @@
 //! What the tests of this crate share: a toy controller over a memory namespace, a server of it on a reactor
 //! of its own, and a raw connection that sends any bytes.
 #![allow(dead_code, clippy::unwrap_used)]
+#![allow(clippy::cast_possible_truncation, reason = "lengths of tests are small")]
 
 pub mod raw;
 pub mod toy;

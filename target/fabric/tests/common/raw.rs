@@ -3,14 +3,18 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
+use afs_fabric::Limits;
 use afs_fabric::codec::Digests;
-use afs_fabric::codec::encode::Encoder;
+use afs_fabric::codec::encode::{DataPiece, Encoder};
 use afs_nvme::command::{Connect, IoCommand, Rw};
-use afs_nvme::tcp::{CapsuleResp, PduType, R2t, TermReq};
-use afs_nvme::{Cqe, Sgl, Sqe};
-use zerocopy::FromBytes;
+use afs_nvme::tcp::{CapsuleResp, IcReq, PduType, R2t, TermReq};
+use afs_nvme::{Cqe, Sgl, Sqe, Status};
+use zerocopy::{FromBytes, IntoBytes};
 
-use super::DEADLINE;
+use super::{DEADLINE, Server};
+
+pub const NONE: Digests = Digests { header: false, data: false };
+pub const BOTH: Digests = Digests { header: true, data: true };
 
 /// A raw connection, blocking, with a deadline on each read.
 pub struct Raw {
@@ -155,4 +159,50 @@ pub fn read(cid: u16, lba: u64, bytes: u32) -> Sqe {
     sqe.cid.set(cid);
     sqe.sgl = Sgl::transport(bytes);
     sqe
+}
+
+pub fn server() -> Server {
+    Server::start(Limits::default())
+}
+
+pub fn io_queue(server: &Server) -> Raw {
+    Raw::connected(server.address, NONE, 1)
+}
+
+pub fn flush(cid: u16) -> Sqe {
+    let mut sqe = IoCommand::Flush.to_sqe(1);
+    sqe.cid.set(cid);
+    sqe
+}
+
+/// An ICReq with one byte changed.
+pub fn icreq(at: usize, byte: u8) -> Vec<u8> {
+    let mut bytes = IcReq::new(0).as_bytes().to_vec();
+    bytes[at] = byte;
+    bytes
+}
+
+/// Header of an H2CData PDU, data to follow.
+pub fn data_header(raw: &Raw, cid: u16, ttag: u16, offset: u32, length: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let piece = DataPiece { cid, ttag, offset, length, flags: 0 };
+    raw.encoder.data(&mut bytes, PduType::H2cData, piece);
+    bytes
+}
+
+/// An I/O queue with a write of `bytes` (command 9) whose R2T has come; its TTAG.
+pub fn writing(server: &Server, bytes: u32) -> (Raw, u16) {
+    let mut raw = io_queue(server);
+    raw.command(write_by_r2t(9, 0, bytes), &[]);
+    let r2t = raw.receive().r2t();
+    assert_eq!((r2t.cccid.get(), r2t.r2to.get(), r2t.r2tl.get()), (9, 0, bytes));
+    (raw, r2t.ttag.get())
+}
+
+/// Asserts that the queue still works.
+#[track_caller]
+pub fn expect_alive(raw: &mut Raw) {
+    raw.command(flush(77), &[]);
+    let cqe = raw.receive().cqe();
+    assert_eq!((cqe.cid(), cqe.status()), (77, Status::SUCCESS));
 }

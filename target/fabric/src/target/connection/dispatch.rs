@@ -6,6 +6,7 @@ use std::rc::Rc;
 use afs_nvme::{Sqe, Status};
 use afs_reactor::Buffer;
 
+use super::super::close::MAX_SLOTS;
 use super::super::request::Request;
 use super::super::service::{Completion, Service};
 use super::Connection;
@@ -87,6 +88,7 @@ impl<S: Service, F: Future<Output = Completion>> Connection<S, F> {
         let Some(parameters) = self.queue.parameters() else { return };
         self.connected = true;
         let extra = if parameters.admin { self.limits.admin_extra_commands } else { 0 };
-        self.codec.set_connected(parameters.admin, usize::from(parameters.sqsize) + 1 + extra);
+        let limit = usize::from(parameters.sqsize) + 1 + extra;
+        self.codec.set_connected(parameters.admin, limit.min(MAX_SLOTS));
     }
 }
