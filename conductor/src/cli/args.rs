@@ -11,7 +11,14 @@ use super::settings::ServeArguments;
 #[command(name = "conductor", version, about, propagate_version = true)]
 pub(super) struct Arguments {
     /// Where the conductor's API is.
-    #[arg(long, env = "CONDUCTOR_API", default_value = DEFAULT_URL, global = true, value_name = "URL")]
+    #[arg(
+        long,
+        overrides_with = "api",
+        env = "CONDUCTOR_API",
+        default_value = DEFAULT_URL,
+        global = true,
+        value_name = "URL"
+    )]
     pub(super) api: String,
     /// How to print answers.
     #[arg(long, value_enum, default_value_t = Output::Table, global = true)]

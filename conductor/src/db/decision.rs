@@ -162,7 +162,7 @@ impl Decision {
             drop(timing);
             Ok::<(), sqlx::Error>(())
         });
-        commit.await.map_err(|_| DbError::Fenced)??;
+        commit.await.map_err(|_| DbError::Interrupted)??;
         Ok(Decided { value, revision })
     }
 

@@ -15,6 +15,9 @@ pub enum DbError {
     /// Another conductor has taken over; this one must stop deciding.
     #[error("another conductor has taken over MetaDB")]
     Fenced,
+    /// The process is ending; whether the decision became durable is not known.
+    #[error("the conductor stopped in the middle of the decision")]
+    Interrupted,
     /// The database failed.
     #[error("MetaDB failed: {0}")]
     Database(#[from] sqlx::Error),

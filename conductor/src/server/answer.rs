@@ -39,6 +39,9 @@ impl From<DbError> for ApiError {
             DbError::Fenced => {
                 (ErrorCode::Unavailable, "ask the conductor that took over, or restart this one")
             }
+            DbError::Interrupted => {
+                (ErrorCode::Unavailable, "look at what is there before you try again")
+            }
             DbError::Database(_) | DbError::Damaged(_) => {
                 tracing::error!(%error, "MetaDB failed");
                 (
