@@ -12,6 +12,7 @@ mod driver;
 mod operation;
 mod setup;
 mod slots;
+mod turn;
 
 use std::cell::{Cell, RefCell};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -25,6 +26,7 @@ use io_uring::{IoUring, squeue};
 use crate::buffer::{BufferPool, REGISTRATION_BYTES};
 use crate::counters::Counters;
 use slots::Slots;
+use turn::{Kernel, Turns};
 
 pub(crate) use driver::drive;
 pub(crate) use slots::Payload;
@@ -45,10 +47,7 @@ struct Inner {
     /// Free places in the table of registered files.
     files: RefCell<Vec<u32>>,
     driver: RefCell<Option<Waker>>,
-    /// The kernel's word that completions are to be worked off was found to be empty. It sets that
-    /// flag after it has queued the work, so a reactor that is quicker does the work first and is
-    /// then left with the flag, until there is other work. Meanwhile only events count.
-    stale_flag: Cell<bool>,
+    turns: Turns,
     /// Something was queued since the driver last ran, and the driver knows.
     driver_woken: Cell<bool>,
     counters: Counters,
@@ -79,18 +78,7 @@ impl Ring {
 
     /// Is there anything that the driver should do? Looks at memory only.
     pub(crate) fn is_ready(&self) -> bool {
-        self.has_calls() || !self.inner.uring.borrow_mut().completion().is_empty()
-    }
-
-    /// Is there a reason to call the kernel?
-    fn has_calls(&self) -> bool {
-        let mut uring = self.inner.uring.borrow_mut();
-        let queue = uring.submission();
-        if !queue.taskrun() {
-            self.inner.stale_flag.set(false);
-        }
-        let flagged = queue.taskrun() && !self.inner.stale_flag.get();
-        !queue.is_empty() || queue.cq_overflow() || flagged
+        self.inner.turns.is_ready(self)
     }
 
     /// The registered buffer that these bytes lie in.
@@ -148,55 +136,14 @@ impl Ring {
 
     /// The kernel announced work.
     fn note_event(&self) {
-        self.inner.stale_flag.set(false);
+        self.inner.turns.note_event();
     }
 
     /// Hands over what is queued and handles what has completed, until neither is left. Returns
     /// false when the kernel could not take everything now.
     fn turn(&self) -> bool {
         self.inner.driver_woken.set(false);
-        let mut quiet = !self.inner.stale_flag.get();
-        loop {
-            let accepted = !self.has_calls() || self.enter(quiet);
-            let reaped = self.reap();
-            if !accepted || !self.is_ready() {
-                return accepted;
-            }
-            if !quiet && reaped == 0 {
-                // All work from before that call was done in it, and all since made an event.
-                self.inner.stale_flag.set(true);
-                return true;
-            }
-            quiet = false;
-        }
-    }
-
-    /// Calls the kernel. A quiet call wants no event for completions that it posts itself, as they
-    /// are seen right after it; but then others may lack theirs, so somebody has to look again.
-    fn enter(&self, quiet: bool) -> bool {
-        let mut uring = self.inner.uring.borrow_mut();
-        let queued = uring.submission().len();
-        if quiet {
-            uring.completion().disable_eventfd();
-        }
-        let result = uring.submit();
-        if quiet {
-            uring.completion().enable_eventfd();
-            // Either the kernel sees that events are wanted, or we see what it did before.
-            fence(Ordering::SeqCst);
-        }
-        drop(uring);
-        self.count_enter(&result);
-        match result {
-            Ok(taken) => taken >= queued,
-            Err(error) => {
-                let transient = [libc::EINTR, libc::EAGAIN, libc::EBUSY];
-                if !error.raw_os_error().is_some_and(|errno| transient.contains(&errno)) {
-                    tracing::error!(%error, "the disk ring does not take operations");
-                }
-                false
-            }
-        }
+        self.inner.turns.run(self)
     }
 
     fn count_enter(&self, result: &std::io::Result<usize>) {
@@ -205,30 +152,6 @@ impl Ring {
         if let Ok(taken) = result {
             shared.ring_submissions.add(*taken as u64);
         }
-    }
-
-    /// Completes the operations whose completions are there, and counts them.
-    fn reap(&self) -> u64 {
-        let mut reaped = 0;
-        while let Some((slot, result)) = self.next_completion() {
-            reaped += 1;
-            // Two steps, so that neither waking nor dropping happens while the table is borrowed.
-            let completed = self.inner.slots.borrow_mut().complete(slot, result);
-            if completed.release {
-                self.release(slot);
-            }
-            if let Some(group) = completed.detached {
-                group.finish(result);
-            }
-            if let Some(waker) = completed.waker {
-                waker.wake();
-            }
-        }
-        if reaped > 0 {
-            self.inner.counters.shared().ring_completions.add(reaped);
-            self.inner.counters.note_work();
-        }
-        reaped
     }
 
     fn next_completion(&self) -> Option<(u32, i32)> {
@@ -267,5 +190,70 @@ impl Ring {
 
     fn eventfd(&self) -> RawFd {
         self.inner.eventfd.as_raw_fd()
+    }
+}
+
+impl Kernel for Ring {
+    fn is_queued(&self) -> bool {
+        let mut uring = self.inner.uring.borrow_mut();
+        let queue = uring.submission();
+        !queue.is_empty() || queue.cq_overflow()
+    }
+
+    fn is_flagged(&self) -> bool {
+        self.inner.uring.borrow_mut().submission().taskrun()
+    }
+
+    fn is_completed(&self) -> bool {
+        !self.inner.uring.borrow_mut().completion().is_empty()
+    }
+
+    fn enter(&self, quiet: bool) -> bool {
+        let mut uring = self.inner.uring.borrow_mut();
+        let queued = uring.submission().len();
+        if quiet {
+            uring.completion().disable_eventfd();
+        }
+        let result = uring.submit();
+        if quiet {
+            uring.completion().enable_eventfd();
+            // Either the kernel sees that events are wanted, or we see what it did before.
+            fence(Ordering::SeqCst);
+        }
+        drop(uring);
+        self.count_enter(&result);
+        match result {
+            Ok(taken) => taken >= queued,
+            Err(error) => {
+                let transient = [libc::EINTR, libc::EAGAIN, libc::EBUSY];
+                if !error.raw_os_error().is_some_and(|errno| transient.contains(&errno)) {
+                    tracing::error!(%error, "the disk ring does not take operations");
+                }
+                false
+            }
+        }
+    }
+
+    fn reap(&self) -> u64 {
+        let mut reaped = 0;
+        while let Some((slot, result)) = self.next_completion() {
+            reaped += 1;
+            // Two steps, so that neither waking nor dropping happens while the table is borrowed.
+            let completed = self.inner.slots.borrow_mut().complete(slot, result);
+            if completed.release {
+                self.release(slot);
+            }
+            if let Some(group) = completed.detached {
+                group.finish(result);
+            }
+            if let Some(waker) = completed.waker {
+                waker.wake();
+            }
+        }
+        if reaped > 0 {
+            self.inner.counters.shared().ring_completions.add(reaped);
+            self.inner.counters.note_work();
+        }
+        reaped
     }
 }

@@ -11,6 +11,7 @@ use io_uring::IoUring;
 use rustix::event::EventfdFlags;
 
 use super::slots::Slots;
+use super::turn::Turns;
 use super::{FILES, Inner, Ring};
 use crate::buffer::BufferPool;
 use crate::counters::Counters;
@@ -42,7 +43,7 @@ impl Ring {
             buffers_registered,
             files: RefCell::new(files),
             driver: RefCell::new(None),
-            stale_flag: Cell::new(false),
+            turns: Turns::default(),
             driver_woken: Cell::new(false),
             counters,
         };
