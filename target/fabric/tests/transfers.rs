@@ -5,13 +5,20 @@
 mod common;
 
 use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
 
-use afs_fabric::{Digests, HostController, HostData, HostError, HostOptions, HostQueue, Limits};
+use afs_fabric::{
+    CloseReason, Digests, HostController, HostData, HostError, HostOptions, HostQueue, Limits,
+    read_discovery_log,
+};
 use afs_nvme::Status;
 use afs_nvme::command::{AdminCommand, IoCommand, Rw};
+use afs_nvme::tcp::PduType;
 use afs_reactor::Local;
-use common::toy::{FAILING_LBA, STUCK_LBA};
-use common::{Server, connect};
+use common::raw::{NONE, Raw, read};
+use common::toy::{DISCOVERY_ENTRIES, FAILING_LBA, STUCK_LBA};
+use common::{Server, connect, options};
 
 const SIZES: [usize; 6] = [4096, 8192, 16384, 20480, 131_072, 1 << 20];
 
@@ -202,5 +209,79 @@ fn longer_transfers_than_mdts_are_refused_without_harm() {
         let (cqe, _) = queue.submit(sqe, HostData::In(buffer)).await.unwrap();
         assert_eq!(cqe.status(), Status::INVALID_FIELD.dnr(), "CONFORMANCE T-77");
         write_and_read_back(&queue, 128 << 10, 0, 1).await;
+    });
+}
+
+#[test]
+fn a_batch_of_commands_costs_one_receive_and_one_send() {
+    let server = Server::start(Limits::default());
+    let mut raw = Raw::connected(server.address, NONE, 1);
+    let socket_calls = || {
+        // A task of the reactor runs after the round that is under way, so all of it is counted.
+        server.target().run(|_| async {}).unwrap();
+        server.target().stats().socket_calls
+    };
+    let before = socket_calls();
+    let mut batch = Vec::new();
+    for cid in 0..8 {
+        batch.extend(raw.capsule(read(cid, 0, 4096), &[]));
+    }
+    raw.send(&batch);
+    for cid in 0..8 {
+        assert_eq!(raw.receive().kind(), PduType::C2hData);
+        assert_eq!(raw.receive().cqe().cid(), cid);
+    }
+    assert_eq!(socket_calls() - before, 2, "no second receive only to see that there is no more");
+}
+
+#[test]
+fn discovery_log_that_changes_while_it_is_read_is_read_again() {
+    let server = Server::start(Limits::default());
+    let log = server.host(|local, address| async move {
+        let controller = connect(address, &local, HostOptions::default()).await.unwrap();
+        read_discovery_log(&controller).await.unwrap()
+    });
+    let ports: Vec<u64> = log.entries.iter().map(|entry| u64::from(entry.portid.get())).collect();
+    assert_eq!(log.generation, 2);
+    assert_eq!(ports, (0..DISCOVERY_ENTRIES).collect::<Vec<_>>());
+}
+
+#[test]
+fn events_wait_while_keep_alive_goes_on_until_shutdown() {
+    let server = Server::start(Limits::default());
+    server.host(|local, address| async move {
+        let mut options = options(HostOptions::default());
+        options.kato_ms = 2;
+        let controller = Rc::new(HostController::connect(address, &local, options).await.unwrap());
+        let waiting = Rc::clone(&controller);
+        let event = local.spawn_local(async move { waiting.next_event().await });
+        let before = controller.admin().counters().commands;
+        while controller.admin().counters().commands < before + 10 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!event.is_finished());
+        event.abort();
+        let _ = event.await;
+        Rc::into_inner(controller).unwrap().shutdown().await.unwrap();
+    });
+    assert_eq!(server.closed(1), [CloseReason::PeerClosed]);
+}
+
+#[test]
+fn commands_of_a_queue_that_is_closed_end_with_the_reason() {
+    let server = Server::start(Limits::default());
+    let shared = Arc::clone(&server.shared);
+    server.host(move |local, address| async move {
+        let (_controller, queue) = open(address, &local, HostOptions::default()).await;
+        let stuck = queue.clone();
+        let read = local.spawn_local(async move {
+            let buffer = stuck.local().pool().alloc(4096).await;
+            stuck.read(1, STUCK_LBA, buffer).await.err()
+        });
+        queue.flush(1).await.unwrap();
+        shared.queues.lock().unwrap()[1].close(CloseReason::Requested("test"));
+        assert_eq!(queue.wait_closed().await, HostError::Closed);
+        assert_eq!(read.await.unwrap(), Some(HostError::Closed));
+        assert_eq!(queue.flush(1).await, Err(HostError::Closed));
     });
 }

@@ -42,10 +42,7 @@ impl Server {
         let address = listener.local_address();
         let shared = Arc::new(Shared::default());
         let (service, handle) = (Arc::clone(&shared), reactors.handle(0));
-        reactors.handle(0).spawn(move |local| async move {
-            service
-                .pool_total
-                .store(local.pool().total_bytes(), std::sync::atomic::Ordering::SeqCst);
+        reactors.handle(0).spawn(move |_| async move {
             let make = move |queue: &_, _: &_| Toy::new(queue, &service);
             listener.serve(vec![handle], limits, make).await.unwrap();
         });

@@ -12,7 +12,8 @@ use afs_fabric::{CloseReason, Completion, Queue, QueueParameters, Request, Servi
 use afs_nvme::command::{AdminCommand, Connect, FabricsCommand, IoCommand, Rw};
 use afs_nvme::feature::QueueCounts;
 use afs_nvme::identify::IdentifyController;
-use afs_nvme::property::{Cap, Cc, Csts, PropertyOffset};
+use afs_nvme::log::{DiscoveryEntry, DiscoveryHeader};
+use afs_nvme::property::{Cap, Cc, Csts, PropertyOffset, ShutdownNotice, ShutdownStatus};
 use afs_nvme::{Sqe, Status};
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -23,6 +24,9 @@ pub const STUCK_LBA: u64 = 1 << 40;
 /// Writes from here on fail while their data is still on its way.
 pub const FAILING_LBA: u64 = 1 << 41;
 
+/// Entries of its discovery log.
+pub const DISCOVERY_ENTRIES: u64 = 10;
+
 /// What all queue pairs of a toy share, and what tests look at.
 pub struct Shared {
     pub memory: Mutex<Vec<u8>>,
@@ -30,7 +34,7 @@ pub struct Shared {
     pub refused: Mutex<Vec<Status>>,
     pub queues: Mutex<Vec<afs_fabric::QueueCloser>>,
     pub in_flight: AtomicUsize,
-    pub pool_total: AtomicUsize,
+    pub log_reads: AtomicUsize,
 }
 
 impl Default for Shared {
@@ -41,7 +45,7 @@ impl Default for Shared {
             refused: Mutex::default(),
             queues: Mutex::default(),
             in_flight: AtomicUsize::new(0),
-            pool_total: AtomicUsize::new(0),
+            log_reads: AtomicUsize::new(0),
         }
     }
 }
@@ -117,7 +121,11 @@ impl Toy {
                         Cap(0).with_mqes(1023).with_timeout_500ms(15).get()
                     }
                     Some(PropertyOffset::Csts) => {
-                        u64::from(Csts(0).with_ready(Cc(self.cc.get()).enabled()).get())
+                        let cc = Cc(self.cc.get());
+                        let down = cc.shutdown() == ShutdownNotice::Normal;
+                        let shutdown =
+                            if down { ShutdownStatus::Complete } else { ShutdownStatus::Normal };
+                        u64::from(Csts(0).with_ready(cc.enabled()).with_shutdown(shutdown).get())
                     }
                     _ => return Err(Status::INVALID_FIELD),
                 };
@@ -147,10 +155,29 @@ impl Toy {
                 let counts = QueueCounts::from_dword(cdw11).ok_or(Status::INVALID_FIELD)?;
                 Ok(Completion::with_result(u64::from(counts.to_dword())))
             }
+            AdminCommand::GetLogPage { bytes, offset, .. } => {
+                let mut buffer = request.pool().alloc(bytes as usize).await;
+                let log = self.discovery_log();
+                buffer.copy_from_slice(&log[offset as usize..(offset + bytes) as usize]);
+                Ok(Completion::with_data(buffer.freeze()))
+            }
             AdminCommand::AsyncEventRequest => pending().await,
             AdminCommand::KeepAlive => Ok(Completion::success()),
             _ => Err(Status::INVALID_OPCODE.dnr()),
         }
+    }
+
+    /// A log of [`DISCOVERY_ENTRIES`] entries that changes once, while it is read for the first time.
+    fn discovery_log(&self) -> Vec<u8> {
+        let reads = self.shared.log_reads.fetch_add(1, Ordering::SeqCst);
+        let generation = if reads == 0 { 1 } else { 2 };
+        let mut log = DiscoveryHeader::new(generation, DISCOVERY_ENTRIES).as_bytes().to_vec();
+        for port in 0..DISCOVERY_ENTRIES {
+            let mut entry = DiscoveryEntry::new_zeroed();
+            entry.portid.set(port as u16);
+            log.extend_from_slice(entry.as_bytes());
+        }
+        log
     }
 
     async fn io(&self, sqe: &Sqe, mut request: Request) -> Result<Completion, Status> {
