@@ -38,6 +38,19 @@ pub enum Refused {
 }
 
 impl Refused {
+    /// The label under which it is counted.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Refused::Parameter(_) => "invalid_parameter",
+            Refused::UnknownSubsystem => "unknown_subsystem",
+            Refused::Status(status) if *status == Status::CONNECT_INVALID_HOST.dnr() => {
+                "host_not_allowed"
+            }
+            Refused::Status(status) if *status == Status::CONNECT_CONTROLLER_BUSY => "busy",
+            Refused::Status(_) => "other",
+        }
+    }
+
     /// The answer to the host.
     pub fn completion(self) -> Completion {
         let invalid = Status::CONNECT_INVALID_PARAMETERS;
@@ -123,8 +136,9 @@ impl Attempt<'_> {
         tracing::info!(peer = %self.queue.peer(), host = %self.host.nqn, subsystem = %name, controller = controller.id.get(), "controller made");
         let admin = AdminQueue::new(Arc::clone(self.node), Arc::clone(&controller));
         let connected = self.connected(Arc::clone(&controller), Role::Admin(admin));
-        if connected.is_err() {
-            self.node.detach(&controller);
+        match &connected {
+            Ok(_) => self.node.options.metrics.counters().controller_created(),
+            Err(_) => self.node.detach(&controller),
         }
         connected
     }
@@ -142,8 +156,10 @@ impl Attempt<'_> {
             return Err(Refused::Status(Status::CONNECT_INVALID_HOST.dnr()));
         }
         let controller = self.live_controller(&subsystem)?;
+        let qid = self.command.qid;
+        let metrics = self.node.options.metrics.queue(self.local.index(), qid);
         let role =
-            IoQueue::new(Arc::clone(&controller), subsystem, self.command.qid, self.local.clone());
+            IoQueue::new(Arc::clone(&controller), subsystem, qid, self.local.clone(), metrics);
         self.connected(controller, Role::Io(role))
     }
 

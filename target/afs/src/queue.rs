@@ -35,6 +35,7 @@ pub struct QueueService {
 impl QueueService {
     /// The service of a fresh connection.
     pub fn new(node: Arc<Node>, local: Local, queue: &Queue) -> Rc<QueueService> {
+        node.options.metrics.counters().connection_opened();
         Rc::new(QueueService {
             node,
             local,
@@ -72,7 +73,10 @@ impl QueueService {
                 self.watch();
                 Completion::with_result(connect_result(controller, false))
             }
-            Err(refused) => refused.completion(),
+            Err(refused) => {
+                self.node.options.metrics.counters().connect_refused(refused.kind());
+                refused.completion()
+            }
         }
     }
 
@@ -112,6 +116,11 @@ impl Service for QueueService {
     }
 
     fn closed(&self, reason: &CloseReason) {
+        let counters = self.node.options.metrics.counters();
+        counters.connection_closed();
+        if let Some(kind) = protocol_error(reason) {
+            counters.protocol_error(kind);
+        }
         match self.role.get() {
             Some(Role::Admin(admin)) => admin.closed(reason),
             Some(Role::Io(io)) => {
@@ -125,5 +134,20 @@ impl Service for QueueService {
             }
             None => tracing::debug!(peer = %self.queue.peer(), ?reason, "closed before Connect"),
         }
+    }
+}
+
+/// The label under which an end that was the peer's fault is counted; `None` for ordinary ends.
+fn protocol_error(reason: &CloseReason) -> Option<&'static str> {
+    match reason {
+        CloseReason::Violation(_) => Some("violation"),
+        CloseReason::TooManyCommands => Some("too_many_commands"),
+        CloseReason::DuplicateCommandId(_) => Some("duplicate_command_id"),
+        CloseReason::TerminatedByHost { .. } => Some("terminated_by_host"),
+        CloseReason::NoIcRequest => Some("no_icreq"),
+        CloseReason::NoConnect => Some("no_connect"),
+        CloseReason::Stalled => Some("stalled"),
+        CloseReason::Evicted => Some("evicted"),
+        CloseReason::PeerClosed | CloseReason::Socket(_) | CloseReason::Requested(_) => None,
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use afs_env::{OsRandom, Random};
-use afs_reactor::{DiskFile, DiskOptions, Local, ReactorHandle, RingDisk};
+use afs_reactor::{DiskFile, DiskOptions, Local, OpenError, ReactorHandle, RingDisk};
 use afs_store::{Contents, FormatOptions, OpenDisks, OpenOptions, Progress, Store, inspect};
 use conductor::size::human;
 use tokio::sync::{oneshot, watch};
@@ -17,6 +17,10 @@ use crate::config::DiskSpec;
 
 /// How often a person is told how far a long recovery has come.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
+
+/// How long a disk may be in use by a process that was killed.
+const RELEASE: Duration = Duration::from_secs(3);
+const RELEASE_POLL: Duration = Duration::from_millis(20);
 
 /// The identities of the open disks of this process.
 pub(super) fn identities() -> Arc<OpenDisks> {
@@ -109,7 +113,25 @@ async fn open_at_home(
 }
 
 /// Opens the file or device; makes the file, with its space reserved, where there is none.
+///
+/// After a process was killed, the kernel lets go of its disks only when their last I/O has ended, a moment after the
+/// process is gone; a restart that is quick must not fail for that.
 async fn open_file(spec: &DiskSpec) -> Result<DiskFile, DiskFailure> {
+    let begun = Instant::now();
+    loop {
+        match try_open_file(spec).await {
+            Err(DiskFailure::File(error))
+                if matches!(*error, OpenError::InUse { .. }) && begun.elapsed() < RELEASE =>
+            {
+                tracing::debug!(disk = %spec, "in use, perhaps by a process that just ended");
+                tokio::time::sleep(RELEASE_POLL).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+async fn try_open_file(spec: &DiskSpec) -> Result<DiskFile, DiskFailure> {
     let create_size = match spec {
         DiskSpec::File { bytes, .. } => *bytes,
         _ => None,

@@ -8,7 +8,7 @@ mod ranges;
 use crate::backend::{Backend, BackendError};
 use crate::controller::Controller;
 use crate::limits::{BLOCK_BYTES, TRANSFER_BYTES_MAX};
-use crate::metrics::io::Operation;
+use crate::metrics::io::{InFlight, Operation, QueueMetrics};
 use crate::namespace::{LocalNamespace, LocalNamespaces, Namespace};
 use crate::subsystem::Subsystem;
 use afs_fabric::{Completion, Request};
@@ -32,6 +32,7 @@ pub struct IoQueue {
     subsystem: Arc<Subsystem>,
     local: Local,
     namespaces: LocalNamespaces,
+    metrics: Arc<QueueMetrics>,
 }
 
 /// What a command did, for the metrics.
@@ -42,23 +43,34 @@ struct Outcome {
 }
 
 impl IoQueue {
-    /// The queue `qid` of `controller`, which serves `subsystem`, on the reactor of `local`.
+    /// The queue `qid` of `controller`, which serves `subsystem`, on the reactor of `local`; counted in `metrics`.
     pub fn new(
         controller: Arc<Controller>,
         subsystem: Arc<Subsystem>,
         qid: u16,
         local: Local,
+        metrics: Arc<QueueMetrics>,
     ) -> IoQueue {
-        IoQueue { controller, qid, subsystem, local, namespaces: LocalNamespaces::new() }
+        let namespaces = LocalNamespaces::new();
+        IoQueue { controller, qid, subsystem, local, namespaces, metrics }
     }
 
     /// Carries out one command.
     pub async fn execute(&self, request: Request) -> Completion {
         let sqe = *request.sqe();
+        let in_flight = self.metrics.begin();
         let result = match self.admit(&sqe) {
-            Ok((None, _)) => Ok(Completion::success()),
-            Ok((Some(target), command)) => self.measured(&target, command, request).await,
-            Err(status) => Err(status),
+            Ok((None, _)) => {
+                in_flight.record(0, 0, true);
+                Ok(Completion::success())
+            }
+            Ok((Some(target), command)) => {
+                self.measured(&target, command, request, in_flight).await
+            }
+            Err(status) => {
+                in_flight.record(0, 0, false);
+                Err(status)
+            }
         };
         result.unwrap_or_else(|status| {
             self.controller.errors.record(self.qid, &sqe, status);
@@ -95,6 +107,7 @@ impl IoQueue {
         target: &LocalNamespace,
         command: IoCommand,
         request: Request,
+        in_flight: InFlight<'_>,
     ) -> Result<Completion, Status> {
         // Accessible namespaces have a backend; one that could not be opened here is another path's to serve.
         let backend = target.backend.as_ref().ok_or(Status::ANA_INACCESSIBLE)?;
@@ -102,6 +115,7 @@ impl IoQueue {
         let outcome = run(backend, &target.namespace, command, request).await;
         let nanos = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let (bytes, ok) = (outcome.bytes, outcome.completion.is_ok());
+        in_flight.record(bytes, nanos, ok);
         target.namespace.metrics.record(self.local.index(), outcome.operation, bytes, nanos, ok);
         if outcome.completion.as_ref().is_err_and(|status| *status == Status::ANA_INACCESSIBLE) {
             self.subsystem.lost(target.namespace.nsid);

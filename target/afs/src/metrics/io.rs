@@ -190,21 +190,21 @@ pub struct QueueMetrics {
 impl QueueMetrics {
     /// A command arrived.
     #[inline]
-    pub fn begin(&self) {
+    pub fn begin(&self) -> InFlight<'_> {
         add(&self.started, 1);
+        InFlight { queue: Some(self) }
     }
 
-    /// The command was answered. `bytes` counts only when `ok`.
     #[inline]
-    pub fn record(&self, bytes: u64, nanos: u64, ok: bool) {
+    fn end(&self, bytes: u64, nanos: u64, ok: bool) {
         self.slot.record(bytes, nanos, ok);
         add(&self.ended, 1);
     }
 
-    /// Commands that will never be answered because their connection is gone.
+    /// A command that will never be answered because its connection is gone.
     #[inline]
-    pub fn abandon(&self, commands: u64) {
-        add(&self.ended, commands);
+    fn abandon(&self) {
+        add(&self.ended, 1);
     }
 
     /// Commands that arrived and are not answered yet.
@@ -218,6 +218,29 @@ impl QueueMetrics {
         let mut sum = Snapshot::default();
         self.slot.add_to(&mut sum);
         sum
+    }
+}
+
+/// A command that was received. Dropping it means that it will not be answered.
+pub struct InFlight<'a> {
+    queue: Option<&'a QueueMetrics>,
+}
+
+impl InFlight<'_> {
+    /// The command is answered. `bytes` counts only when `ok`.
+    #[inline]
+    pub fn record(mut self, bytes: u64, nanos: u64, ok: bool) {
+        if let Some(queue) = self.queue.take() {
+            queue.end(bytes, nanos, ok);
+        }
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        if let Some(queue) = self.queue {
+            queue.abandon();
+        }
     }
 }
 
@@ -262,12 +285,11 @@ mod tests {
     #[test]
     fn a_queue_counts_what_is_in_flight_until_answered_or_abandoned() {
         let queue = QueueMetrics::default();
-        queue.begin();
-        queue.begin();
-        queue.begin();
-        queue.record(4096, 1_000, true);
+        let (first, second) = (queue.begin(), queue.begin());
         assert_eq!(queue.in_flight(), 2);
-        queue.abandon(2);
+        first.record(4096, 1_000, true);
+        assert_eq!(queue.in_flight(), 1);
+        drop(second);
         assert_eq!(queue.in_flight(), 0);
         assert_eq!(queue.snapshot().operations(), 1);
     }

@@ -84,7 +84,7 @@ impl Metrics {
         self.namespaces.lock().retain(|key, _| keep(&key.nqn, key.nsid));
     }
 
-    /// The figures of the queue pairs with this id on this reactor (0 is the admin queue).
+    /// The figures of the I/O queue pairs with this id on this reactor.
     pub fn queue(&self, reactor: usize, queue: u16) -> Arc<QueueMetrics> {
         let label = queue.min(QUEUE_LABEL_MAX);
         Arc::clone(self.queues.lock().entry((reactor, label)).or_default())

@@ -16,7 +16,7 @@ fn busy_node() -> Arc<Metrics> {
     let io = metrics.namespace("nqn.2026-01.test:a", 1, "data");
     io.record(0, Operation::Read, 4096, 70_000, true);
     io.record(1, Operation::Compare, 4096, 70_000, false);
-    metrics.queue(0, 1).record(4096, 70_000, true);
+    metrics.queue(0, 1).begin().record(4096, 70_000, true);
     metrics.counters().connection_opened();
     metrics.counters().protocol_error("bad_header_length");
     metrics
