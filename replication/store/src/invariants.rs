@@ -11,6 +11,20 @@ fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
 }
 
 impl Shared {
+    /// What is under way, for tests that hang.
+    pub(crate) fn describe(&self) -> String {
+        let meta = self.meta.lock();
+        let mut busy: Vec<_> = meta.busy.iter().collect();
+        busy.sort_by_key(|(chunk, _)| **chunk);
+        format!(
+            "{:?}; free {}, draining {}; busy {busy:?}; waiting {:?}",
+            meta.staging,
+            meta.free,
+            meta.draining,
+            meta.waiters.keys()
+        )
+    }
+
     pub(crate) fn check_invariants(&self) -> Result<(), String> {
         let meta = self.meta.lock();
         self.check_free_list(&meta)?;

@@ -81,7 +81,7 @@ impl Layer {
 }
 
 /// What is under way in one chunk.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Busy {
     /// Blocks with a first write (or a journalled overwrite) under way.
     pub writing: u64,
@@ -273,7 +273,8 @@ impl Shared {
         payload: &[u8],
     ) -> Option<u64> {
         let appended = meta.staging.append(record, payload);
-        if meta.staging.wants_checkpoint() && !meta.checkpoint_wanted {
+        let full = appended.is_none() && meta.staging.needs_cut(payload);
+        if (full || meta.staging.wants_checkpoint()) && !meta.checkpoint_wanted {
             meta.checkpoint_wanted = true;
             self.checkpoint_kick.notify_one();
         }

@@ -312,6 +312,11 @@ impl<D: Disk> Store<D> {
         Ok(Ok(sequence))
     }
 
+    /// What is under way, as text for a person who looks for why nothing moves.
+    pub fn describe(&self) -> String {
+        self.shared.describe()
+    }
+
     /// Asserts every invariant of the state in memory that can be asserted at any moment.
     ///
     /// # Errors

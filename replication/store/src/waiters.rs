@@ -49,6 +49,11 @@ impl Waiters {
         }
     }
 
+    /// What is waited for.
+    pub(crate) fn keys(&self) -> Vec<Key> {
+        self.slots.iter().filter(|slot| slot.waker.is_some()).map(|slot| slot.key).collect()
+    }
+
     /// Gives the slot back.
     pub(crate) fn release(&mut self, ticket: &mut Option<usize>) {
         if let Some(index) = ticket.take() {

@@ -5,6 +5,7 @@
 //! counter for each block from `durable` to `next`: data writes that its records describe and that are not finished.
 
 use std::collections::VecDeque;
+use std::fmt;
 
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
@@ -15,7 +16,7 @@ use crate::format::BLOCK;
 /// Blocks that may wait to be taken by the writer.
 const STAGED_MAX: usize = 64;
 /// Data blocks that one record may carry.
-pub(crate) const PAYLOAD_MAX: usize = 32;
+const PAYLOAD_MAX: u32 = 32;
 
 /// See the module documentation.
 pub(crate) struct Staging {
@@ -60,7 +61,7 @@ impl Staging {
         Self {
             seed,
             ring,
-            bytes: Vec::with_capacity((STAGED_MAX + PAYLOAD_MAX + 2) * BLOCK),
+            bytes: Vec::with_capacity((STAGED_MAX + PAYLOAD_MAX as usize + 2) * BLOCK),
             open: false,
             next,
             taken: next,
@@ -95,9 +96,25 @@ impl Staging {
         self.used() * 2 >= self.ring
     }
 
-    fn has_room(&self, blocks: usize) -> bool {
+    /// Whether the ring, if not the staging area, has room for so many blocks.
+    fn ring_has_room(&self, blocks: usize) -> bool {
         let reserve = if self.held.is_some() { 2 } else { RESERVE };
-        self.used() + blocks as u64 + reserve < self.ring && self.bytes.len() / BLOCK < STAGED_MAX
+        self.used() + blocks as u64 + reserve < self.ring
+    }
+
+    /// A record with this payload must wait for a checkpoint.
+    pub(crate) fn needs_cut(&self, payload: &[u8]) -> bool {
+        !self.ring_has_room(1 + payload.len() / BLOCK)
+    }
+
+    /// Data blocks that one record may carry: few enough to fit into an empty ring with room to spare.
+    pub(crate) fn payload_max(&self) -> u32 {
+        let quarter = u32::try_from(self.ring / 4).unwrap_or(u32::MAX);
+        quarter.min(PAYLOAD_MAX)
+    }
+
+    fn has_room(&self, blocks: usize) -> bool {
+        self.ring_has_room(blocks) && self.bytes.len() / BLOCK < STAGED_MAX
     }
 
     /// Records that recovery could write now, besides a barrier.
@@ -285,4 +302,13 @@ impl Staging {
 fn last_block(bytes: &mut [u8]) -> Option<&mut JournalBlock> {
     let at = bytes.len().checked_sub(BLOCK)?;
     JournalBlock::mut_from_bytes(bytes.get_mut(at..)?).ok()
+}
+
+impl fmt::Debug for Staging {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { ring, tail, durable, written, taken, next, .. } = self;
+        write!(f, "journal of {ring}: tail {tail}, durable {durable}, written {written}, ")?;
+        write!(f, "taken {taken}, next {next}, announced {}, ", self.announced)?;
+        write!(f, "barrier wanted {}, data under way {:?}", self.barrier_wanted, self.waiting)
+    }
 }

@@ -63,8 +63,8 @@ impl<'a> WritePin<'a> {
     /// Counts a write in, unless a clear is at work.
     pub(super) fn take(shared: &'a Shared, chunk: u32) -> Option<Self> {
         let slot = shared.chunk(chunk)?;
-        let entered = slot.pin_writer();
-        entered.then_some(Self { shared, slot, chunk, in_flight: false })
+        // Made only when counted in: dropping it counts out.
+        slot.pin_writer().then(|| Self { shared, slot, chunk, in_flight: false })
     }
 
     /// The chunk.

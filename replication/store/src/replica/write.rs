@@ -12,7 +12,6 @@ use crate::chunk::Kind;
 use crate::error::StoreError;
 use crate::format::{BLOCK, BLOCK_BYTES, block_crc};
 use crate::journal::record::Record;
-use crate::journal::staging::PAYLOAD_MAX;
 use crate::map::NONE;
 use crate::mutant::{Mutant, planted};
 use crate::state::{LIVE, Meta};
@@ -215,7 +214,7 @@ impl<D: Disk> Replica<D> {
             let run = Piece { count, ..piece };
             return self.stage_first(meta, pin, run, run.mask(), checksums);
         }
-        let most = piece.count.min(u32::try_from(PAYLOAD_MAX).unwrap_or(1));
+        let most = piece.count.min(meta.staging.payload_max());
         let run = Piece { count: states.trailing_ones().min(most), ..piece };
         let generation = self.current_generation(meta);
         let place = self.shared.place(&self.layer, pin.chunk, piece.index);
