@@ -7,7 +7,7 @@ mod common;
 use std::sync::atomic::Ordering;
 
 use afs_fabric::{HostOptions, Limits};
-use common::toy::STUCK_LBA;
+use common::toy::{SLOW_LBA, STUCK_LBA};
 use common::{Server, connect, wait_for};
 
 const SIZES: [usize; 4] = [4096, 20480, 131_072, 1 << 20];
@@ -58,4 +58,29 @@ fn host_that_vanishes_during_transfers_leaves_nothing_behind() {
     }
     let before = before.unwrap();
     wait_for("files to be closed", || (files() <= before + 4).then_some(()));
+}
+
+/// CONFORMANCE T-93: a write that is on its way to a disk is neither dropped nor forgotten; only when it has ended is
+/// the queue pair gone.
+#[test]
+fn queue_pair_is_gone_only_when_its_commands_on_the_disk_have_ended() {
+    let server = Server::start(Limits::default());
+    server.host(|local, address| async move {
+        let controller = connect(address, &local, HostOptions::default()).await.unwrap();
+        let queue = controller.io_queues(1).await.unwrap().remove(0);
+        let data = local.pool().alloc(4096).await.freeze();
+        let write = queue.write(1, SLOW_LBA, data);
+        tokio::select! {
+            biased;
+            _ = write => panic!("the slow disk answered"),
+            // The answer to a later command shows that the write is with the service.
+            answer = queue.flush(1) => answer.unwrap(),
+        }
+    });
+    server.closed(1);
+    assert_eq!(server.shared.in_flight.load(Ordering::SeqCst), 1, "the write is under way");
+    server.shared.disk.add_permits(1);
+    server.closed(2);
+    assert_eq!(server.shared.in_flight.load(Ordering::SeqCst), 0);
+    server.wait_for_full_pool();
 }

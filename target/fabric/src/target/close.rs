@@ -136,14 +136,18 @@ impl Signals {
 
     /// Says that the task is about to wait. False when something happened meanwhile and it must not.
     pub(super) fn park(&self, waker: &Waker, words: usize) -> bool {
+        self.park_for_commands(waker, words) && self.closing.load(Ordering::SeqCst) == 0
+    }
+
+    /// As [`Signals::park`] for a task that closes already and waits for its commands alone.
+    pub(super) fn park_for_commands(&self, waker: &Waker, words: usize) -> bool {
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         if !task.as_ref().is_some_and(|known| known.will_wake(waker)) {
             *task = Some(waker.clone());
         }
         drop(task);
         self.parked.store(PARKED, Ordering::SeqCst);
-        let woken = self.woken.iter().take(words).any(|word| word.load(Ordering::SeqCst) != 0);
-        !woken && self.closing.load(Ordering::SeqCst) == 0
+        !self.woken.iter().take(words).any(|word| word.load(Ordering::SeqCst) != 0)
     }
 
     /// Says that the task runs, so that wakers need not wake it.

@@ -45,9 +45,9 @@ struct WaitingCapsule {
 
 /// One connection.
 pub(super) struct Connection<S: Service, F: Future<Output = Completion>> {
-    pub(super) stream: TcpStream,
-    pub(super) responses: Responses,
-    pub(super) area: ReceiveArea,
+    stream: TcpStream,
+    responses: Responses,
+    area: ReceiveArea,
     queue: Queue,
     signals: Arc<Signals>,
     service: Rc<S>,
@@ -61,6 +61,13 @@ pub(super) struct Connection<S: Service, F: Future<Output = Completion>> {
     limits: Limits,
     local: Local,
     connected: bool,
+}
+
+/// What it takes to part from a host.
+pub(super) struct Farewell {
+    pub(super) stream: TcpStream,
+    pub(super) responses: Responses,
+    pub(super) area: ReceiveArea,
 }
 
 /// What a connection is made of.
@@ -114,10 +121,10 @@ impl<S: Service, F: Future<Output = Completion>> Connection<S, F> {
         Poll::Pending
     }
 
-    /// Drops all commands and what they hold; nothing of them reaches a store from here on (CONFORMANCE M-45).
-    pub(super) fn abandon(self) -> (TcpStream, Responses, ReceiveArea) {
+    /// Takes no more commands and ends all transfers; what is left are the socket and the commands under way.
+    pub(super) fn end(self) -> (Farewell, Slots<F>) {
         self.queue.end();
-        (self.stream, self.responses, self.area)
+        (Farewell { stream: self.stream, responses: self.responses, area: self.area }, self.slots)
     }
 
     /// One round; false when there was nothing to do.

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use super::admission::Admission;
 use super::close::{CloseReason, MAX_SLOTS, Signals};
-use super::connection::{Connection, Parts};
+use super::connection::{Connection, Farewell, Parts};
 use super::limits::Limits;
 use super::queue::Queue;
 use super::responses::Responses;
@@ -72,27 +72,29 @@ pub(super) async fn serve<S: Service>(
         limits,
         local: local.clone(),
     };
-    let (reason, rest) = run(Connection::new(parts, S::call)).await;
-    service.closed(&reason);
-    drop(service);
-    part(rest, &reason, linger).await;
-    reason
+    run(Connection::new(parts, S::call), service, linger).await
 }
 
 async fn run<S: Service, F: Future<Output = Completion>>(
     mut connection: Connection<S, F>,
-) -> (CloseReason, (TcpStream, Responses, ReceiveArea)) {
+    service: Rc<S>,
+    linger: Duration,
+) -> CloseReason {
     let reason = poll_fn(|cx| connection.poll(cx)).await;
-    (reason, connection.abandon())
+    let (farewell, mut commands) = connection.end();
+    service.closing(&reason);
+    let drained = async {
+        poll_fn(|cx| commands.poll_drained(cx)).await;
+        service.closed(&reason);
+    };
+    tokio::join!(drained, part(farewell, &reason, linger));
+    reason
 }
 
 /// Ends the connection as its reason demands: a TermReq for who broke the protocol, what is queued for who is
 /// sent away, nothing for who is gone.
-async fn part(
-    (stream, mut responses, mut area): (TcpStream, Responses, ReceiveArea),
-    reason: &CloseReason,
-    linger: Duration,
-) {
+async fn part(farewell: Farewell, reason: &CloseReason, linger: Duration) {
+    let Farewell { stream, mut responses, mut area } = farewell;
     let limit = match reason {
         CloseReason::Violation(violation) => {
             let transmit = &responses.transmit;

@@ -55,7 +55,8 @@ impl From<Status> for Completion {
 /// Serves the commands of one queue pair.
 pub trait Service: 'static {
     /// Starts a command. The future is polled at once, so a command that waits for nothing is answered in
-    /// the send of the same round. It is dropped when the connection is lost.
+    /// the send of the same round. When the connection is lost it is polled to its end all the same, as what is on
+    /// its way to a disk cannot be called back (CONFORMANCE T-93); data that has not come then never comes.
     fn call(self: Rc<Self>, request: Request) -> impl Future<Output = Completion> + 'static;
 
     /// A capsule was answered by the fabric itself, with `status`, because its SGL or its data was wrong
@@ -64,6 +65,12 @@ pub trait Service: 'static {
         let _ = (sqe, status);
     }
 
-    /// The queue pair is gone. Called exactly once, after all its commands have finished or were dropped.
+    /// The connection is lost. Commands that wait for something else than the host or a disk must now end, and none
+    /// may begin anything new (CONFORMANCE M-45). Called exactly once, before `closed`.
+    fn closing(&self, reason: &CloseReason) {
+        let _ = reason;
+    }
+
+    /// The queue pair is gone. Called exactly once, after all its commands have ended.
     fn closed(&self, reason: &CloseReason);
 }

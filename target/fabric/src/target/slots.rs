@@ -33,12 +33,14 @@ struct Slot<F> {
 /// Futures by slot.
 pub(super) struct Slots<F> {
     slots: Vec<Slot<F>>,
+    /// Slots with a command that is not over.
+    active: usize,
     signals: Arc<Signals>,
 }
 
 impl<F: Future<Output = Completion>> Slots<F> {
     pub(super) fn new(signals: Arc<Signals>) -> Slots<F> {
-        Slots { slots: Vec::new(), signals }
+        Slots { slots: Vec::new(), active: 0, signals }
     }
 
     /// Puts a command into its slot, which must be idle, and polls it.
@@ -47,6 +49,7 @@ impl<F: Future<Output = Completion>> Slots<F> {
             self.add();
         }
         self.slots[usize::from(slot)].future.as_mut().set(Some(future));
+        self.active += 1;
         self.poll(slot)
     }
 
@@ -58,7 +61,32 @@ impl<F: Future<Output = Completion>> Slots<F> {
             return None;
         };
         slot.future.as_mut().set(None);
+        self.active -= 1;
         Some(completion)
+    }
+
+    /// Polls what was woken until every command is over; nobody gets the answers.
+    ///
+    /// A write that is on its way to a disk must not be dropped: the disk could still carry it out after a later one
+    /// (CONFORMANCE T-93, M-45).
+    pub(super) fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            self.signals.unpark();
+            for word in 0..self.words() {
+                let mut bits = self.signals.take_word(word);
+                while bits != 0 {
+                    let slot = slot_of(word, bits.trailing_zeros());
+                    bits &= bits - 1;
+                    drop(self.poll(slot));
+                }
+            }
+            if self.active == 0 {
+                return Poll::Ready(());
+            }
+            if self.signals.park_for_commands(cx.waker(), self.words()) {
+                return Poll::Pending;
+            }
+        }
     }
 
     /// Keeps an answer until the data of its command has come.
@@ -83,4 +111,9 @@ impl<F: Future<Output = Completion>> Slots<F> {
         let waker = Waker::from(Arc::new(SlotWaker { signals: Arc::clone(&self.signals), slot }));
         self.slots.push(Slot { future: Box::pin(None), waker, held: None });
     }
+}
+
+/// The slot of a bit of a word of wake-up bits.
+pub(super) fn slot_of(word: usize, bit: u32) -> u16 {
+    u16::try_from(word * 64 + bit as usize).unwrap_or(u16::MAX)
 }

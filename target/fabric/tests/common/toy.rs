@@ -1,12 +1,14 @@
 //! A controller over a few MiB of memory: just enough of NVMe to drive the fabric.
 
-use std::cell::Cell;
-use std::future::{pending, poll_fn};
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
+use std::task::{Poll, Waker};
+
+use tokio::sync::Semaphore;
 
 use afs_fabric::{CloseReason, Completion, Queue, QueueParameters, Request, Service};
 use afs_nvme::command::{AdminCommand, Connect, FabricsCommand, IoCommand, Rw};
@@ -19,8 +21,10 @@ use zerocopy::{FromZeros, IntoBytes};
 
 pub const BLOCK: usize = 4096;
 pub const BLOCKS: u64 = 2048;
-/// Reads and writes from here on never end.
+/// Reads and writes from here on wait for something that only the loss of their connection ends.
 pub const STUCK_LBA: u64 = 1 << 40;
+/// Reads and writes from here on end when [`Shared::disk`] lets them, connection or not: a slow disk.
+pub const SLOW_LBA: u64 = 1 << 42;
 /// Writes from here on fail while their data is still on its way.
 pub const FAILING_LBA: u64 = 1 << 41;
 
@@ -35,6 +39,8 @@ pub struct Shared {
     pub queues: Mutex<Vec<afs_fabric::QueueCloser>>,
     pub in_flight: AtomicUsize,
     pub log_reads: AtomicUsize,
+    /// Permits for commands on the slow disk to end.
+    pub disk: Semaphore,
 }
 
 impl Default for Shared {
@@ -46,6 +52,7 @@ impl Default for Shared {
             queues: Mutex::default(),
             in_flight: AtomicUsize::new(0),
             log_reads: AtomicUsize::new(0),
+            disk: Semaphore::new(0),
         }
     }
 }
@@ -55,6 +62,8 @@ pub struct Toy {
     queue: Queue,
     shared: Arc<Shared>,
     cc: Cell<u32>,
+    lost: Cell<bool>,
+    waiting: RefCell<Vec<Waker>>,
 }
 
 struct InFlight(Arc<Shared>);
@@ -92,6 +101,11 @@ impl Service for Toy {
         self.shared.refused.lock().unwrap().push(status);
     }
 
+    fn closing(&self, _: &CloseReason) {
+        self.lost.set(true);
+        self.waiting.borrow_mut().drain(..).for_each(Waker::wake);
+    }
+
     fn closed(&self, reason: &CloseReason) {
         self.shared.closed.lock().unwrap().push(reason.clone());
     }
@@ -100,7 +114,25 @@ impl Service for Toy {
 impl Toy {
     pub fn new(queue: &Queue, shared: &Arc<Shared>) -> Rc<Toy> {
         shared.queues.lock().unwrap().push(queue.closer());
-        Rc::new(Toy { queue: queue.clone(), shared: Arc::clone(shared), cc: Cell::new(0) })
+        Rc::new(Toy {
+            queue: queue.clone(),
+            shared: Arc::clone(shared),
+            cc: Cell::new(0),
+            lost: Cell::new(false),
+            waiting: RefCell::default(),
+        })
+    }
+
+    /// Waits until the connection is lost.
+    async fn until_lost(&self) {
+        poll_fn(|cx| {
+            if self.lost.get() {
+                return Poll::Ready(());
+            }
+            self.waiting.borrow_mut().push(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
     }
 
     async fn fabrics(&self, sqe: &Sqe, mut request: Request) -> Result<Completion, Status> {
@@ -161,7 +193,10 @@ impl Toy {
                 buffer.copy_from_slice(&log[offset as usize..(offset + bytes) as usize]);
                 Ok(Completion::with_data(buffer.freeze()))
             }
-            AdminCommand::AsyncEventRequest => pending().await,
+            AdminCommand::AsyncEventRequest => {
+                self.until_lost().await;
+                Err(Status::ABORTED_SQ_DELETION)
+            }
             AdminCommand::KeepAlive => Ok(Completion::success()),
             _ => Err(Status::INVALID_OPCODE.dnr()),
         }
@@ -189,7 +224,7 @@ impl Toy {
                 buffer.copy_from_slice(&self.shared.memory.lock().unwrap()[range]);
                 Ok(Completion::with_data(buffer.freeze()))
             }
-            IoCommand::Write(rw) if rw.lba >= FAILING_LBA => {
+            IoCommand::Write(rw) if (FAILING_LBA..SLOW_LBA).contains(&rw.lba) => {
                 // The data is asked for, and the command fails before it comes (CONFORMANCE T-33).
                 let mut receive = pin!(request.receive());
                 poll_fn(|cx| {
@@ -210,8 +245,13 @@ impl Toy {
     }
 
     async fn range(&self, rw: &Rw, bytes: u32) -> Result<std::ops::Range<usize>, Status> {
+        if rw.lba >= SLOW_LBA {
+            let _ = self.shared.disk.acquire().await;
+            return Err(Status::INTERNAL_ERROR);
+        }
         if rw.lba >= STUCK_LBA {
-            pending::<()>().await;
+            self.until_lost().await;
+            return Err(Status::INTERNAL_ERROR);
         }
         if rw.blocks as usize * BLOCK != bytes as usize {
             return Err(Status::DATA_SGL_LENGTH_INVALID.dnr());

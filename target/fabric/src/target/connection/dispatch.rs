@@ -9,6 +9,7 @@ use afs_reactor::Buffer;
 use super::super::close::MAX_SLOTS;
 use super::super::request::Request;
 use super::super::service::{Completion, Service};
+use super::super::slots::slot_of;
 use super::Connection;
 
 impl<S: Service, F: Future<Output = Completion>> Connection<S, F> {
@@ -27,11 +28,8 @@ impl<S: Service, F: Future<Output = Completion>> Connection<S, F> {
         for word in 0..self.slots.words() {
             let mut bits = self.signals.take_word(word);
             while bits != 0 {
-                let bit = bits.trailing_zeros();
+                let slot = slot_of(word, bits.trailing_zeros());
                 bits &= bits - 1;
-                let slot = u16::try_from(word * 64)
-                    .unwrap_or(u16::MAX)
-                    .saturating_add(u16::try_from(bit).unwrap_or(u16::MAX));
                 let completion = self.slots.poll(slot);
                 self.after_poll(slot, completion);
                 polled = true;
