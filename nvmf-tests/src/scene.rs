@@ -50,10 +50,12 @@ pub struct Scene {
 }
 
 impl Scene {
-    fn new(kernel: Kernel, guest: Guest) -> Result<Self> {
+    fn new(kernel: Kernel, found: Option<Guest>) -> Result<Self> {
+        // The node first: one that does not start should not cost a boot.
+        let node = Node::start(NodeOptions::file("4G"))?;
+        let guest = found.map_or_else(|| Guest::boot(&GuestOptions::new(kernel)), Ok)?;
         guest.ok("modprobe nvme-tcp")?;
         guest.clear_dmesg()?;
-        let node = Node::start(NodeOptions::file("4G"))?;
         Ok(Self { guest, node, kernel, expected_complaints: Vec::new() })
     }
 
@@ -95,9 +97,9 @@ impl Scene {
         format!(
             "--- kernel log of the guest ({}):\n{}\n--- console:\n{}\n--- log of the node:\n{}",
             self.kernel,
-            tail(&log, 40),
+            tail(&log, 25),
             tail(&self.guest.console(), 10),
-            self.node.log_tail(40)
+            self.node.log_tail(15)
         )
     }
 }
@@ -115,11 +117,7 @@ pub fn run(kernel: Kernel, test: &str, body: fn(&mut Scene) -> Result<()>) {
     }
     let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
     let found = shared.take().filter(|(booted, guest)| *booted == kernel && guest.is_alive());
-    let scene = match found {
-        Some((_, guest)) => Ok(guest),
-        None => Guest::boot(&GuestOptions::new(kernel)),
-    };
-    let mut scene = match scene.and_then(|guest| Scene::new(kernel, guest)) {
+    let mut scene = match Scene::new(kernel, found.map(|(_, guest)| guest)) {
         Ok(scene) => scene,
         Err(error) => panic!("{test} on kernel {kernel} could not begin: {error:#}"),
     };

@@ -37,6 +37,10 @@ fn is_complaint(line: &str) -> bool {
     if ALARMS.iter().any(|alarm| line.contains(alarm)) {
         return true;
     }
+    // How often a message was left out is said by the next one of its kind.
+    if line.contains("callbacks suppressed") {
+        return false;
+    }
     // "<4>[   12.3] text": facility and level in one number, the level in its low three bits.
     let level = line
         .strip_prefix('<')

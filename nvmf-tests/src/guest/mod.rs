@@ -115,7 +115,10 @@ impl Guest {
 
     /// As [`run`](Self::run) with a deadline of its own, after which the command is killed.
     pub fn run_within(&self, deadline: Duration, command: &str) -> Result<Output> {
-        self.spawn(command)?.wait(deadline)
+        let running = self.spawn(command)?;
+        // A tool that asks something must not wait for an answer that never comes.
+        running.close_stdin()?;
+        running.wait(deadline)
     }
 
     /// Runs a command that must succeed and returns what it printed.

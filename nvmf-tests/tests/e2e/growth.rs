@@ -38,7 +38,11 @@ fn fill(scene: &Scene, disk: &str, offset: &str, size: &str) -> Result<(i32, Str
 }
 
 pub fn full_pool_stops_new_blocks_only(scene: &mut Scene) -> Result<()> {
-    scene.expect_complaints(&["space allocation error", "Capacity Exceeded"]);
+    scene.expect_complaints(&[
+        "space allocation error",
+        "Capacity Exceeded",
+        "(sct 0x0 / sc 0x81)",
+    ]);
     scene.use_node(NodeOptions::file("192M"))?;
     let connection = scene.volume("thin", "1G", "")?;
     let disk = &connection.disk;

@@ -46,10 +46,8 @@ pub fn sixty_four_hosts_at_once_leave_nothing_behind(scene: &mut Scene) -> Resul
     scene.guest.ok_within(Duration::from_secs(240), &connect)?;
     let live = scene.guest.ok("cat /sys/class/nvme/nvme*/state | grep -c live")?;
     ensure!(live.trim() == "64", "{live} controllers are live");
-    ensure!(
-        scene.node.metrics()?.sum("afs_controllers") == Some(64.0),
-        "the node counts other controllers"
-    );
+    let counted = scene.node.metrics()?.sum("afs_controllers");
+    ensure!(counted == Some(64.0), "the node counts {counted:?} controllers");
     scene.guest.ok(
         "dd if=/dev/zero of=$(ls /dev/nvme*n1 | head -1) bs=64k count=64 oflag=direct status=none",
     )?;
@@ -72,14 +70,16 @@ fn at_rest(scene: &Scene) -> Result<(Footprint, f64)> {
     })
 }
 
+/// Descriptors exactly, but at leisure: a scrape holds one of its own for a moment. Buffers exactly: one that is not back is lost.
 fn returns_to(scene: &Scene, before: (Footprint, f64)) -> Result<()> {
-    let after = at_rest(scene)?;
-    ensure!(after.0.descriptors <= before.0.descriptors, "descriptors: {before:?}, then {after:?}");
-    ensure!(
-        after.0.resident_bytes <= before.0.resident_bytes + SLACK,
-        "memory: {before:?}, then {after:?}"
-    );
-    // Exactly: a buffer that is not back is lost.
-    ensure!((after.1 - before.1).abs() < 1.0, "buffers: {before:?}, then {after:?}");
-    Ok(())
+    let mut last = before;
+    let returned = wait_until("everything to be given back", Duration::from_secs(30), || {
+        last = at_rest(scene)?;
+        let (footprint, buffers) = last;
+        let same = footprint.descriptors <= before.0.descriptors
+            && footprint.resident_bytes <= before.0.resident_bytes + SLACK
+            && (buffers - before.1).abs() < 1.0;
+        Ok(same.then_some(()))
+    });
+    returned.with_context(|| format!("before {before:?}, after {last:?}"))
 }
