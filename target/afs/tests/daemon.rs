@@ -6,8 +6,9 @@ mod common;
 use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
 
-use common::{Place, Running, afs, refused, run, wait_for};
+use common::{Place, Running, afs, keep_busy, refused, run, wait_for};
 use serde_json::{Value, json};
 
 #[test]
@@ -64,6 +65,53 @@ fn a_killed_node_starts_again_and_replays() {
     place.export("nqn.2026-11.test:a", "v1", 16 << 20);
     running.kill();
     let running = place.start(&[&disk]);
+    assert!(running.output().contains("clean=false"), "{}", running.output());
+}
+
+/// Waits until a host's writes have arrived.
+fn wait_for_writes(place: &Place) {
+    wait_for("writes of the host", || {
+        let metrics = place.node("/metrics").1;
+        let journal = metrics.lines().find(|line| line.starts_with("afs_disk_first_writes_total"));
+        journal.is_some_and(|line| !line.ends_with(" 0")).then_some(())
+    });
+}
+
+#[test]
+fn a_planned_stop_under_load_drains_closes_the_disk_and_is_quick() {
+    let place = Place::new();
+    let running = place.start(&[&place.disk("64M")]);
+    place.export("nqn.2026-11.test:a", "v1", 16 << 20);
+    let _host = keep_busy(place.portal, "nqn.2026-11.test:a");
+    wait_for_writes(&place);
+    let begun = Instant::now();
+    running.signal("TERM");
+    let (status, output) = running.wait();
+    assert!(status.success(), "{output}");
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}\n{output}", begun.elapsed());
+    assert!(!output.contains("did not end in time"), "{output}");
+    let (status, output) = run(&["disk", "check", place.path("disk").to_str().unwrap()]);
+    assert!(status.success() && output.contains("in good order"), "{output}");
+}
+
+#[test]
+fn a_node_killed_under_load_serves_again_at_once() {
+    let place = Place::new();
+    let disk = place.disk("64M");
+    let mut running = place.start(&[&disk]);
+    place.export("nqn.2026-11.test:a", "v1", 16 << 20);
+    let host = keep_busy(place.portal, "nqn.2026-11.test:a");
+    wait_for_writes(&place);
+    running.kill();
+    drop(host);
+    let running = place.start(&[&disk]);
+    let _host = keep_busy(place.portal, "nqn.2026-11.test:a");
+    wait_for("reads", || {
+        let metrics = place.node("/metrics").1;
+        let reads =
+            metrics.lines().find(|line| line.starts_with("afs_namespace_read_seconds_count"));
+        reads.is_some_and(|line| !line.ends_with(" 0")).then_some(())
+    });
     assert!(running.output().contains("clean=false"), "{}", running.output());
 }
 

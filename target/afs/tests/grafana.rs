@@ -8,10 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use afs_fabric::{ControllerOptions, HostController};
-use afs_nvme::{HostId, Nqn};
-use afs_reactor::{ReactorConfig, Reactors};
-use common::{Place, Running, free_address, http, wait_for};
+use common::{Place, Running, free_address, http, keep_busy, wait_for};
 use serde_json::Value;
 
 const NQN: &str = "nqn.2026-11.test:seen";
@@ -46,29 +43,6 @@ fn queries() -> Vec<(String, String)> {
         }
     }
     queries
-}
-
-/// Writes and reads until told to stop, so that rates and quantiles have something to show.
-fn keep_busy(portal: SocketAddr) -> Reactors {
-    let reactors = Reactors::start(ReactorConfig::default()).unwrap();
-    reactors.handle(0).spawn(move |local| async move {
-        let host = Nqn::new("nqn.2026-11.test:host").unwrap();
-        let options = ControllerOptions::new(Nqn::new(NQN).unwrap(), host, HostId([7; 16]));
-        let controller = HostController::connect(portal, &local, options).await.unwrap();
-        let queues = controller.io_queues(2).await.unwrap();
-        for turn in 0.. {
-            let queue = &queues[turn % queues.len()];
-            let lba = turn as u64 % 1024;
-            let mut data = local.pool().alloc(4096).await;
-            data.fill(1);
-            queue.write(1, lba, data.freeze()).await.unwrap();
-            queue.read(1, lba, local.pool().alloc(4096).await).await.unwrap();
-            if turn % 8 == 0 {
-                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-            }
-        }
-    });
-    reactors
 }
 
 /// The repository's configuration with the ports of this test and a short interval.
@@ -136,7 +110,7 @@ fn a_real_prometheus_scrapes_both_daemons_and_every_panel_has_data() {
         &format!("/api/v1/subsystems/{NQN}/hosts"),
         serde_json::json!({ "host": "any" }),
     );
-    let _host = keep_busy(place.portal);
+    let _host = keep_busy(place.portal, NQN);
     let (_prometheus, address) = start_prometheus(&place);
 
     wait_for("both targets to be up", || (query(address, "up == 1").len() == 2).then_some(()));

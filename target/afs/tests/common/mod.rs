@@ -9,6 +9,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use afs_fabric::{ControllerOptions, HostController};
+use afs_nvme::{HostId, Nqn};
+use afs_reactor::{ReactorConfig, Reactors};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -221,6 +224,32 @@ impl Place {
         );
         self.call("POST", &format!("{subsystem}/hosts"), serde_json::json!({ "host": "any" }));
     }
+}
+
+/// A host that writes and reads namespace 1 until it is refused or dropped, with pauses so that others can run.
+pub fn keep_busy(portal: SocketAddr, nqn: &'static str) -> Reactors {
+    let reactors = Reactors::start(ReactorConfig::default()).unwrap();
+    reactors.handle(0).spawn(move |local| async move {
+        let host = Nqn::new("nqn.2026-11.test:host").unwrap();
+        let options = ControllerOptions::new(Nqn::new(nqn).unwrap(), host, HostId([7; 16]));
+        let controller = HostController::connect(portal, &local, options).await.unwrap();
+        let queues = controller.io_queues(2).await.unwrap();
+        for turn in 0.. {
+            let queue = &queues[turn % queues.len()];
+            let lba = turn as u64 % 1024;
+            let mut data = local.pool().alloc(4096).await;
+            data.fill(1);
+            let written = queue.write(1, lba, data.freeze()).await;
+            let read = queue.read(1, lba, local.pool().alloc(4096).await).await;
+            if written.is_err() || read.is_err() {
+                return;
+            }
+            if turn % 8 == 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+    });
+    reactors
 }
 
 /// One HTTP call; code 0 when there is no answer.
