@@ -48,6 +48,7 @@ struct State {
     pending: u32,
     masked: u32,
     enabled: u32,
+    closed: bool,
 }
 
 impl State {
@@ -94,17 +95,27 @@ impl Events {
         state.masked &= !event.bit();
     }
 
-    /// Waits for the next event to report.
-    pub async fn next(&self) -> Event {
+    /// Waits for the next event to report; `None` once the controller is closed.
+    pub async fn next(&self) -> Option<Event> {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if let Some(event) = self.state.lock().take() {
-                return event;
+            {
+                let mut state = self.state.lock();
+                let event = state.take();
+                if event.is_some() || state.closed {
+                    return event;
+                }
             }
             changed.await;
         }
+    }
+
+    /// The controller is gone: nobody waits any longer.
+    pub fn close(&self) {
+        self.state.lock().closed = true;
+        self.changed.notify_waiters();
     }
 
     /// A controller reset forgets what the host enabled; what happened stays news (CONFORMANCE A-44).
@@ -121,7 +132,7 @@ mod tests {
     use std::future::Future;
     use std::task::{Context, Poll, Waker};
 
-    fn poll(events: &Events) -> Poll<Event> {
+    fn poll(events: &Events) -> Poll<Option<Event>> {
         let next = events.next();
         tokio::pin!(next);
         next.poll(&mut Context::from_waker(Waker::noop()))
@@ -133,7 +144,7 @@ mod tests {
         events.raise(Event::AnaChange);
         assert!(poll(&events).is_pending(), "not enabled yet");
         events.enable(u32::MAX, Event::AnaChange.bit());
-        assert_eq!(poll(&events), Poll::Ready(Event::AnaChange));
+        assert_eq!(poll(&events), Poll::Ready(Some(Event::AnaChange)));
     }
 
     #[test]
@@ -141,15 +152,28 @@ mod tests {
         let events = Events::default();
         events.enable(u32::MAX, u32::MAX);
         events.raise(Event::NamespaceAttribute);
-        assert_eq!(poll(&events), Poll::Ready(Event::NamespaceAttribute));
+        assert_eq!(poll(&events), Poll::Ready(Some(Event::NamespaceAttribute)));
         events.raise(Event::NamespaceAttribute);
         assert!(poll(&events).is_pending());
         events.raise(Event::AnaChange);
-        assert_eq!(poll(&events), Poll::Ready(Event::AnaChange), "other kinds are not held back");
+        assert_eq!(
+            poll(&events),
+            Poll::Ready(Some(Event::AnaChange)),
+            "other kinds are not held back"
+        );
         events.reading(Event::NamespaceAttribute);
         assert!(poll(&events).is_pending(), "the reading shows what happened before it");
         events.raise(Event::NamespaceAttribute);
-        assert_eq!(poll(&events), Poll::Ready(Event::NamespaceAttribute));
+        assert_eq!(poll(&events), Poll::Ready(Some(Event::NamespaceAttribute)));
+    }
+
+    #[test]
+    fn a_request_ends_when_the_controller_is_closed() {
+        let events = Events::default();
+        events.enable(u32::MAX, u32::MAX);
+        assert!(poll(&events).is_pending());
+        events.close();
+        assert_eq!(poll(&events), Poll::Ready(None));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::subsystem::Subsystem;
 use afs_nvme::Nsid;
 use afs_nvme::log::AnaState;
 use afs_reactor::Local;
+use afs_volume::RangeLocks;
 use conductor::api::NamespaceState;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -40,6 +41,8 @@ pub struct Namespace {
     pub source: Option<BackendSource>,
     /// Operations, bytes, errors, latency.
     pub metrics: Arc<IoMetrics>,
+    /// The order of overlapping reads and writes, the same for as long as the namespace has this volume.
+    pub ranges: Arc<RangeLocks>,
 }
 
 impl Namespace {
@@ -71,6 +74,7 @@ impl Namespace {
             ana_changes: 0,
             source,
             metrics,
+            ranges: Arc::default(),
         })
     }
 }
@@ -106,6 +110,9 @@ impl NamespaceMap {
             let nsid = namespace.nsid.get();
             match before.namespaces.get(&nsid) {
                 Some(old) => {
+                    if old.uuid == namespace.uuid {
+                        namespace.ranges = Arc::clone(&old.ranges);
+                    }
                     if old.attributes_differ(&namespace) {
                         change.attributes.push(nsid);
                     }

@@ -17,7 +17,7 @@ use conductor::api::{NodeState, SubsystemState};
 use parking_lot::Mutex;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -122,11 +122,13 @@ impl Node {
             return;
         }
         let before = self.subsystems.load_full();
+        let names: HashMap<_, _> =
+            state.volumes.iter().map(|volume| (volume.volume, volume.name.as_str())).collect();
         let mut after = BTreeMap::new();
         for wanted in &state.subsystems {
             match identity(wanted) {
                 Ok(identity) => {
-                    let subsystem = self.converge(&before, identity, wanted, volumes);
+                    let subsystem = self.converge(&before, identity, wanted, volumes, &names);
                     after.insert(subsystem.identity.nqn.clone(), subsystem);
                 }
                 Err(error) => {
@@ -145,6 +147,7 @@ impl Node {
         identity: Identity,
         wanted: &SubsystemState,
         volumes: &HashMap<Uuid, BackendSource>,
+        names: &HashMap<Uuid, &str>,
     ) -> Arc<Subsystem> {
         let same = before.get(&identity.nqn).filter(|subsystem| subsystem.identity == identity);
         let subsystem = same.cloned().unwrap_or_else(|| {
@@ -157,8 +160,8 @@ impl Node {
         });
         subsystem.publish(wanted.namespaces.iter().filter_map(|namespace| {
             let source = volumes.get(&namespace.volume).cloned();
-            let volume = namespace.volume.to_string();
-            let metrics = self.options.metrics.namespace(&wanted.nqn, namespace.nsid, &volume);
+            let volume = names.get(&namespace.volume).copied().unwrap_or("elsewhere");
+            let metrics = self.options.metrics.namespace(&wanted.nqn, namespace.nsid, volume);
             Namespace::from_state(namespace, source, metrics)
         }));
         subsystem
@@ -273,9 +276,9 @@ fn identity(state: &SubsystemState) -> Result<Identity, afs_nvme::NqnError> {
 }
 
 fn portal(portal: &conductor::api::Portal) -> Option<Portal> {
-    let address = format!("{}:{}", portal.address, portal.service).parse::<SocketAddr>();
-    match address {
-        Ok(address) if !address.ip().is_unspecified() => {
+    let (ip, port) = (portal.address.parse::<IpAddr>(), portal.service.parse());
+    match ip.ok().zip(port.ok()).map(SocketAddr::from) {
+        Some(address) if !address.ip().is_unspecified() => {
             Some(Portal { id: portal.portal_id, address })
         }
         _ => {

@@ -115,6 +115,14 @@ impl Service for QueueService {
         }
     }
 
+    fn closing(&self, _: &CloseReason) {
+        match self.role.get() {
+            Some(Role::Admin(admin)) => admin.closing(),
+            Some(Role::Io(io)) => io.closing(),
+            None => {}
+        }
+    }
+
     fn closed(&self, reason: &CloseReason) {
         let counters = self.node.options.metrics.counters();
         counters.connection_closed();

@@ -146,18 +146,12 @@ impl Volumes {
         gone
     }
 
-    /// Series are named after volumes and end with their namespaces.
-    fn name_metrics(&self, state: &NodeState) {
-        let names: HashMap<Uuid, &str> =
-            state.volumes.iter().map(|volume| (volume.volume, volume.name.as_str())).collect();
+    /// Series end with their namespaces.
+    fn end_series(&self, state: &NodeState) {
         let mut exported = HashSet::new();
         for subsystem in &state.subsystems {
-            for namespace in &subsystem.namespaces {
-                if let Some(name) = names.get(&namespace.volume) {
-                    self.metrics.namespace(&subsystem.nqn, namespace.nsid, name);
-                }
-                exported.insert((subsystem.nqn.as_str(), namespace.nsid));
-            }
+            let nqn = subsystem.nqn.as_str();
+            exported.extend(subsystem.namespaces.iter().map(|namespace| (nqn, namespace.nsid)));
         }
         self.metrics.retain(|nqn, nsid| exported.contains(&(nqn, nsid)));
     }
@@ -167,7 +161,7 @@ impl Converge for Volumes {
     async fn converge(&self, state: &NodeState) {
         let sources = self.provide_all(&state.volumes).await;
         self.node.apply(state, &sources);
-        self.name_metrics(state);
+        self.end_series(state);
         self.delete_retired(state).await;
     }
 

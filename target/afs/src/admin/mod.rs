@@ -59,15 +59,20 @@ impl AdminQueue {
         self.watch.replace(Some(task.abort_handle()));
     }
 
-    /// The connection is gone, and with it the association (CONFORMANCE T-92).
-    pub fn closed(&self, reason: &CloseReason) {
+    /// The connection is lost, and with it the association: its other connections end too (CONFORMANCE T-92).
+    pub fn closing(&self) {
         if let Some(watch) = self.watch.take() {
             watch.abort();
         }
+        self.controller.close("the admin queue is gone");
+        self.controller.events.close();
+    }
+
+    /// All commands of the queue have ended.
+    pub fn closed(&self, reason: &CloseReason) {
         let controller = &self.controller;
         tracing::info!(host = %controller.host.nqn, controller = controller.id.get(), ?reason, "controller gone");
         controller.leave(0);
-        controller.close("the admin queue is gone");
         self.node.detach(controller);
         self.node.options.metrics.counters().controller_removed();
     }
@@ -147,7 +152,9 @@ impl AdminQueue {
             return Err(Status::ASYNC_EVENT_LIMIT_EXCEEDED.dnr());
         }
         let _held = Held::new(&self.event_requests);
-        let event = self.controller.events.next().await;
+        let Some(event) = self.controller.events.next().await else {
+            return Err(Status::ABORTED_SQ_DELETION);
+        };
         self.node.options.metrics.counters().event_sent();
         Ok(Completion::with_result(event.result().into()))
     }

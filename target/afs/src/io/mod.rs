@@ -14,8 +14,9 @@ use crate::subsystem::Subsystem;
 use afs_fabric::{Completion, Request};
 use afs_nvme::command::{IoCommand, Rw, check_flags, io::check_control};
 use afs_nvme::{Sqe, Status};
-use afs_reactor::Local;
-use ranges::dataset_management;
+use afs_reactor::{BufferMut, Local};
+use afs_volume::WriteGuard;
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -33,6 +34,7 @@ pub struct IoQueue {
     local: Local,
     namespaces: LocalNamespaces,
     metrics: Arc<QueueMetrics>,
+    lost: Cell<bool>,
 }
 
 /// What a command did, for the metrics.
@@ -52,7 +54,13 @@ impl IoQueue {
         metrics: Arc<QueueMetrics>,
     ) -> IoQueue {
         let namespaces = LocalNamespaces::new();
-        IoQueue { controller, qid, subsystem, local, namespaces, metrics }
+        let lost = Cell::new(false);
+        IoQueue { controller, qid, subsystem, local, namespaces, metrics, lost }
+    }
+
+    /// The connection is lost: from here on nothing of it is handed to a backend (CONFORMANCE M-45).
+    pub fn closing(&self) {
+        self.lost.set(true);
     }
 
     /// Carries out one command.
@@ -112,7 +120,8 @@ impl IoQueue {
         // Accessible namespaces have a backend; one that could not be opened here is another path's to serve.
         let backend = target.backend.as_ref().ok_or(Status::ANA_INACCESSIBLE)?;
         let started = Instant::now();
-        let outcome = run(backend, &target.namespace, command, request).await;
+        let place = Target { backend, namespace: &target.namespace, lost: &self.lost };
+        let outcome = place.run(command, request).await;
         let nanos = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let (bytes, ok) = (outcome.bytes, outcome.completion.is_ok());
         in_flight.record(bytes, nanos, ok);
@@ -145,100 +154,110 @@ fn transfer(namespace: &Namespace, rw: &Rw, request: &Request) -> Result<u32, St
     Ok(bytes)
 }
 
-async fn run(
-    backend: &Backend,
-    namespace: &Namespace,
-    command: IoCommand,
-    mut request: Request,
-) -> Outcome {
-    let done = |operation, blocks: u64, result: Result<(), Status>| Outcome {
-        operation,
-        bytes: blocks * u64::from(BLOCK_BYTES),
-        completion: result.map(|()| Completion::success()),
-    };
-    match command {
-        IoCommand::Read(rw) => Outcome {
-            operation: Operation::Read,
-            bytes: u64::from(rw.blocks) * u64::from(BLOCK_BYTES),
-            completion: read(backend, namespace, &rw, &request).await,
-        },
-        IoCommand::Write(rw) => {
-            let result = write(backend, namespace, &rw, &mut request).await;
-            done(Operation::Write, rw.blocks.into(), result)
-        }
-        IoCommand::Compare(rw) => {
-            let result = compare(backend, namespace, &rw, &mut request).await;
-            done(Operation::Compare, rw.blocks.into(), result)
-        }
-        IoCommand::Verify(rw) => {
-            let result = verify(backend, namespace, &rw).await;
-            done(Operation::Verify, rw.blocks.into(), result)
-        }
-        IoCommand::WriteZeroes { lba, blocks, deallocate, .. } => {
-            let blocks = u64::from(blocks);
-            let result = match in_range(namespace, lba, blocks) {
-                Ok(()) => backend.write_zeroes(lba, blocks, deallocate).await.map_err(write_status),
-                Err(status) => Err(status),
-            };
-            done(Operation::WriteZeroes, blocks, result)
-        }
-        IoCommand::Flush => done(Operation::Flush, 0, backend.flush().await.map_err(write_status)),
-        IoCommand::DatasetManagement { ranges, deallocate } => {
-            let request = &mut request;
-            match dataset_management(backend, namespace, ranges, deallocate, request).await {
-                Ok(blocks) => done(Operation::Deallocate, blocks, Ok(())),
-                Err(status) => done(Operation::Deallocate, 0, Err(status)),
+/// What one command works on.
+struct Target<'a> {
+    backend: &'a Backend,
+    namespace: &'a Namespace,
+    lost: &'a Cell<bool>,
+}
+
+impl Target<'_> {
+    async fn run(&self, command: IoCommand, mut request: Request) -> Outcome {
+        let done = |operation, blocks: u64, result: Result<(), Status>| Outcome {
+            operation,
+            bytes: blocks * u64::from(BLOCK_BYTES),
+            completion: result.map(|()| Completion::success()),
+        };
+        match command {
+            IoCommand::Read(rw) => Outcome {
+                operation: Operation::Read,
+                bytes: u64::from(rw.blocks) * u64::from(BLOCK_BYTES),
+                completion: self.read(&rw, &request).await,
+            },
+            IoCommand::Write(rw) => {
+                let result = self.write(&rw, &mut request).await;
+                done(Operation::Write, rw.blocks.into(), result)
+            }
+            IoCommand::Compare(rw) => {
+                let result = self.compare(&rw, &mut request).await;
+                done(Operation::Compare, rw.blocks.into(), result)
+            }
+            IoCommand::Verify(rw) => {
+                done(Operation::Verify, rw.blocks.into(), self.verify(&rw).await)
+            }
+            IoCommand::WriteZeroes { lba, blocks, deallocate, .. } => {
+                let blocks = u64::from(blocks);
+                let result = self.write_zeroes(lba, blocks, deallocate).await;
+                done(Operation::WriteZeroes, blocks, result)
+            }
+            IoCommand::Flush => {
+                done(Operation::Flush, 0, self.backend.flush().await.map_err(write_status))
+            }
+            IoCommand::DatasetManagement { ranges, deallocate } => {
+                match self.dataset_management(ranges, deallocate, &mut request).await {
+                    Ok(blocks) => done(Operation::Deallocate, blocks, Ok(())),
+                    Err(status) => done(Operation::Deallocate, 0, Err(status)),
+                }
             }
         }
     }
-}
 
-async fn read(
-    backend: &Backend,
-    namespace: &Namespace,
-    rw: &Rw,
-    request: &Request,
-) -> Result<Completion, Status> {
-    let bytes = transfer(namespace, rw, request)? as usize;
-    let buffer = match request.pool().try_alloc(bytes) {
-        Some(buffer) => buffer,
-        None => request.pool().alloc(bytes).await,
-    };
-    let (buffer, result) = backend.read(rw.lba, buffer).await;
-    result.map_err(read_status)?;
-    Ok(Completion::with_data(buffer.freeze()))
-}
+    async fn read(&self, rw: &Rw, request: &Request) -> Result<Completion, Status> {
+        let bytes = transfer(self.namespace, rw, request)? as usize;
+        let buffer = match request.pool().try_alloc(bytes) {
+            Some(buffer) => buffer,
+            None => request.pool().alloc(bytes).await,
+        };
+        let (buffer, result) = self.read_settled(rw, buffer).await;
+        result.map_err(read_status)?;
+        Ok(Completion::with_data(buffer.freeze()))
+    }
 
-async fn write(
-    backend: &Backend,
-    namespace: &Namespace,
-    rw: &Rw,
-    request: &mut Request,
-) -> Result<(), Status> {
-    transfer(namespace, rw, request)?;
-    let data = request.receive().await.map_err(|error| error.status())?;
-    backend.write(rw.lba, data).await.map_err(write_status)
-}
+    /// Reads what no write that is under way may still change.
+    async fn read_settled(
+        &self,
+        rw: &Rw,
+        buffer: BufferMut,
+    ) -> (BufferMut, Result<(), BackendError>) {
+        self.namespace.ranges.settled(rw.lba..rw.lba + u64::from(rw.blocks)).await;
+        self.backend.read(rw.lba, buffer).await
+    }
 
-async fn compare(
-    backend: &Backend,
-    namespace: &Namespace,
-    rw: &Rw,
-    request: &mut Request,
-) -> Result<(), Status> {
-    let bytes = transfer(namespace, rw, request)? as usize;
-    let expected = request.receive().await.map_err(|error| error.status())?;
-    // Holding one buffer while waiting for a second could stop all comparers at once, so an empty pool means: try again.
-    let buffer = request.pool().try_alloc(bytes).ok_or(Status::COMMAND_INTERRUPTED)?;
-    let (found, result) = backend.read(rw.lba, buffer).await;
-    result.map_err(read_status)?;
-    if *found == *expected { Ok(()) } else { Err(Status::COMPARE_FAILURE.dnr()) }
-}
+    async fn write(&self, rw: &Rw, request: &mut Request) -> Result<(), Status> {
+        transfer(self.namespace, rw, request)?;
+        let data = request.receive().await.map_err(|error| error.status())?;
+        let _held = self.hold(rw.lba, rw.blocks.into()).await?;
+        self.backend.write(rw.lba, data).await.map_err(write_status)
+    }
 
-/// Reads and discards (CONFORMANCE 5.1, Verify); it moves no data over the fabric, so MDTS does not bound it.
-async fn verify(backend: &Backend, namespace: &Namespace, rw: &Rw) -> Result<(), Status> {
-    in_range(namespace, rw.lba, rw.blocks.into())?;
-    backend.verify(rw.lba, rw.blocks.into()).await.map_err(read_status)
+    async fn write_zeroes(&self, lba: u64, blocks: u64, deallocate: bool) -> Result<(), Status> {
+        in_range(self.namespace, lba, blocks)?;
+        let _held = self.hold(lba, blocks).await?;
+        self.backend.write_zeroes(lba, blocks, deallocate).await.map_err(write_status)
+    }
+
+    /// Takes a range for a change of its blocks. A command whose connection was lost while it waited changes nothing
+    /// any more: the host may have sent it again elsewhere (CONFORMANCE M-45).
+    async fn hold(&self, lba: u64, blocks: u64) -> Result<WriteGuard<'_>, Status> {
+        let held = self.namespace.ranges.write(lba..lba + blocks).await;
+        if self.lost.get() { Err(Status::ABORTED_SQ_DELETION) } else { Ok(held) }
+    }
+
+    async fn compare(&self, rw: &Rw, request: &mut Request) -> Result<(), Status> {
+        let bytes = transfer(self.namespace, rw, request)? as usize;
+        let expected = request.receive().await.map_err(|error| error.status())?;
+        // Holding one buffer while waiting for a second could stop all comparers at once, so an empty pool means: try again.
+        let buffer = request.pool().try_alloc(bytes).ok_or(Status::COMMAND_INTERRUPTED)?;
+        let (found, result) = self.read_settled(rw, buffer).await;
+        result.map_err(read_status)?;
+        if *found == *expected { Ok(()) } else { Err(Status::COMPARE_FAILURE.dnr()) }
+    }
+
+    /// Reads and discards (CONFORMANCE 5.1, Verify); it moves no data over the fabric, so MDTS does not bound it.
+    async fn verify(&self, rw: &Rw) -> Result<(), Status> {
+        in_range(self.namespace, rw.lba, rw.blocks.into())?;
+        self.backend.verify(rw.lba, rw.blocks.into()).await.map_err(read_status)
+    }
 }
 
 /// CONFORMANCE 5.4, I-2, I-6.
