@@ -94,7 +94,11 @@ async fn open_at_home(
     };
     let disk = RingDisk::new(local, &file).map_err(cannot_use)?;
     format_if_new(spec, &file, &disk).await?;
-    let options = OpenOptions { progress: Some(progress_log(spec)), identities: Some(identities) };
+    let options = OpenOptions {
+        progress: Some(progress_log(spec)),
+        identities: Some(identities),
+        ..OpenOptions::default()
+    };
     let store = Store::open(disk, options)
         .await
         .map_err(|error| DiskFailure::Open { disk: spec.to_string(), error: Arc::new(error) })?;
