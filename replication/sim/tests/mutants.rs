@@ -1,6 +1,7 @@
 //! Planted bugs: each one must be caught by the same exploration that passes without it. So the power-cut tests can fail.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, missing_docs)]
 
+#[allow(dead_code, reason = "shared with other tests")]
 mod common;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -46,6 +47,7 @@ caught! {
     cutting_the_journal_too_early_is_caught: CutEarly;
     writing_the_checkpoint_over_the_current_copy_is_caught: CheckpointInPlace;
     taking_a_whole_chunk_for_data_is_caught: WholeChunkIsData;
+    keeping_the_torn_tail_is_caught: KeepTornTail;
 }
 
 #[test]

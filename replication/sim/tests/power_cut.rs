@@ -2,6 +2,7 @@
 //! found: every acknowledged write, and of the others each block old or new.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, missing_docs)]
 
+#[allow(dead_code, reason = "shared with other tests")]
 mod common;
 
 use common::{Depth, Setup, explore};
@@ -17,8 +18,10 @@ fn run(setups: impl IntoIterator<Item = Setup>) {
     }
 }
 
+/// A dozen workloads, or as many as `AFS_SIM_SEEDS` says.
 fn seeds(first: u64) -> impl Iterator<Item = Setup> {
-    (first..first + 6).map(Setup::new)
+    let count = std::env::var("AFS_SIM_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(12);
+    (first..first + count).map(Setup::new)
 }
 
 #[test]
@@ -28,7 +31,7 @@ fn a_power_cut_after_any_operation_loses_nothing_with_a_volatile_cache() {
 
 #[test]
 fn a_power_cut_after_any_operation_loses_nothing_without_a_cache() {
-    run(seeds(100).map(|mut setup| {
+    run(seeds(10_000).map(|mut setup| {
         setup.disk.volatile_cache = false;
         setup
     }));
@@ -36,7 +39,7 @@ fn a_power_cut_after_any_operation_loses_nothing_without_a_cache() {
 
 #[test]
 fn a_power_cut_after_any_operation_loses_nothing_on_a_disk_that_tears_blocks() {
-    run(seeds(200).map(|mut setup| {
+    run(seeds(20_000).map(|mut setup| {
         setup.disk.atomic = 512;
         setup
     }));

@@ -143,10 +143,9 @@ fn afs(head: &[u8]) -> Option<Contents> {
         let at = usize::try_from(offset).ok()?;
         let Some(bytes) = head.get(at..at + BLOCK) else { continue };
         marked |= bytes.starts_with(&MAGIC);
-        if let Some(block) = Superblock::read(bytes) {
-            if newest.is_none_or(|other| other.revision.get() < block.revision.get()) {
-                newest = Some(block);
-            }
+        let Some(block) = Superblock::read(bytes) else { continue };
+        if newest.is_none_or(|other| other.revision.get() < block.revision.get()) {
+            newest = Some(block);
         }
     }
     match newest {

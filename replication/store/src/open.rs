@@ -4,7 +4,6 @@
 //! read even if the superblock says that it need not be, because the lost one may have said otherwise.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 
 use afs_env::{BufferMut, Disk, DiskError};
 use zerocopy::FromBytes;
@@ -510,7 +509,7 @@ pub(crate) async fn open<D: Disk>(
     head: &Head,
     spare: &mut Option<BufferMut>,
     progress: OnProgress<'_>,
-) -> Result<Arc<Shared>, OpenError> {
+) -> Result<Shared, OpenError> {
     let mut loaded = load(disk, head, progress).await?;
     let replayed = !(head.root.clean && head.both);
     crate::recover::recover(disk, &mut loaded, spare, replayed).await?;
@@ -523,7 +522,7 @@ pub(crate) async fn open<D: Disk>(
         meta.root
     };
     crate::checkpoint::write_superblock(&shared, disk, &root, spare).await?;
-    Ok(Arc::new(shared))
+    Ok(shared)
 }
 
 /// For [`crate::recover`]: reads one block.

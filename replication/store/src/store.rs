@@ -55,6 +55,9 @@ pub struct OpenOptions {
     pub progress: Option<Box<dyn FnMut(Progress)>>,
     /// Where to look for a disk with the same identity.
     pub identities: Option<Arc<OpenDisks>>,
+    /// Believe that the disk writes 4096 bytes whole although it reports a smaller unit (it has a power-safe cache, say).
+    /// Otherwise overwrites on such a disk go through the journal, which writes them twice.
+    pub assume_whole_blocks: bool,
 }
 
 /// The part of an open disk that any thread may hold: figures, and what another reactor needs to attach.
@@ -121,7 +124,9 @@ impl<D: Disk> Store<D> {
             Some(progress) => progress,
             None => &mut ignore,
         };
-        let shared = open(&disk, &head, &mut spare, progress).await?;
+        let mut shared = open(&disk, &head, &mut spare, progress).await?;
+        shared.tears &= !options.assume_whole_blocks;
+        let shared = Arc::new(shared);
         let checkpoint = spare.ok_or(OpenError::NoMemory)?;
         let home = RefCell::new(Some(Home { groups, checkpoint }));
         Ok(Self { shared, claim: claim.map(Arc::new), disk, home })
@@ -141,8 +146,10 @@ impl<D: Disk> Store<D> {
     /// is closed or stopped. Only the first call does anything. Dropping it stops the disk.
     pub fn background(&self) -> impl Future<Output = ()> + use<D> {
         let home = self.home.borrow_mut().take();
-        let (shared, disk) = (self.shared.clone(), self.disk.clone());
+        let (shared, disk, claim) = (self.shared.clone(), self.disk.clone(), self.claim.clone());
         async move {
+            // The disk is in use for as long as somebody writes to it.
+            let _claim = claim;
             let Some(Home { groups, checkpoint }) = home else { return };
             let _stop = StopAtEnd(&shared);
             let writer = Writer::new(&shared, &disk, groups);

@@ -67,10 +67,8 @@ impl Waiters {
     /// Wakes everybody whose key fits.
     pub(crate) fn wake(&mut self, fits: impl Fn(Key) -> bool) {
         for slot in &mut self.slots {
-            if slot.waker.is_some() && fits(slot.key) {
-                if let Some(waker) = slot.waker.take() {
-                    waker.wake();
-                }
+            if let Some(waker) = slot.waker.take_if(|_| fits(slot.key)) {
+                waker.wake();
             }
         }
     }

@@ -43,6 +43,8 @@ struct Pending {
 #[derive(Default)]
 struct Faults {
     writes: usize,
+    /// Where those writes are: first byte and length.
+    writes_at: (u64, u64),
     syncs: usize,
     reads: Vec<(u64, u64)>,
 }
@@ -105,9 +107,11 @@ impl SimDisk {
         self.inner.borrow().pending.len()
     }
 
-    /// The next `count` writes fail.
-    pub fn fail_writes(&self, count: usize) {
-        self.inner.borrow_mut().faults.writes = count;
+    /// The next `count` writes that begin in this range fail.
+    pub fn fail_writes_at(&self, offset: u64, length: u64, count: usize) {
+        let faults = &mut self.inner.borrow_mut().faults;
+        faults.writes = count;
+        faults.writes_at = (offset, length);
     }
 
     /// The next `count` syncs fail.
@@ -201,7 +205,9 @@ impl Inner {
                 Ok(self.image.read(*offset, *length))
             }
             Operation::Write { offset, data, durable } => {
-                if self.faults.writes > 0 {
+                let (first, length) = self.faults.writes_at;
+                let hit = offset.checked_sub(first).is_some_and(|at| at < length);
+                if hit && self.faults.writes > 0 {
                     self.faults.writes -= 1;
                     // A failed write may have changed some of its sectors.
                     let sectors = random.below(data.len() / SECTOR + 1);

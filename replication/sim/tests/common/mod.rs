@@ -220,6 +220,9 @@ impl World {
     }
 
     async fn resize(&self, number: u64, blocks: u64) -> Result<(), StoreError> {
+        if self.replica(number).is_none() {
+            return Ok(());
+        }
         let operations: Vec<_> = {
             let mut expected = self.expected.borrow_mut();
             let sizes = expected.sizes.0.entry(number).or_default();
@@ -502,4 +505,13 @@ fn second_life(
     world.sim.observe(|| {});
     let failed = failure.borrow_mut().take();
     failed.map_or(Ok(()), Err)
+}
+
+impl World {
+    /// What a closed disk holds, compared like after a cut.
+    pub fn compare_closed(&self, setup: &Setup, image: &Snapshot) -> Result<Expected, String> {
+        let (world, found) = recover(setup, image, self.expected.borrow().clone())?;
+        world.sim.kill();
+        Ok(found)
+    }
 }

@@ -30,7 +30,7 @@ pub(crate) struct Staging {
     written: u64,
     durable: u64,
     tail: u64,
-    waiting: VecDeque<u32>,
+    waiting: VecDeque<Waiting>,
     /// Checksum of the last sealed block.
     previous: u32,
     /// The number `durable` of the last sealed block.
@@ -43,6 +43,15 @@ pub(crate) struct Staging {
     compensations: Vec<(u64, u64)>,
     /// Announced instead of `durable` while recovery writes what it refused.
     held: Option<u64>,
+}
+
+/// What a block that is not durable yet waits for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Waiting {
+    /// Data writes under way.
+    data: u32,
+    /// It means nothing without the next block, which holds (more of) its payload.
+    continues: bool,
 }
 
 /// Blocks that only barriers and recovery may use.
@@ -156,7 +165,7 @@ impl Staging {
         self.bytes.extend_from_slice(block.as_bytes());
         self.open = true;
         self.next += 1;
-        self.waiting.push_back(0);
+        self.waiting.push_back(Waiting::default());
     }
 
     fn encode(&mut self, record: &Record<'_>) -> bool {
@@ -177,7 +186,10 @@ impl Staging {
         self.bytes.extend_from_slice(payload);
         self.open = false;
         self.next += blocks as u64;
-        self.waiting.extend(std::iter::repeat_n(0, blocks));
+        self.waiting.extend(std::iter::repeat_n(Waiting::default(), blocks));
+        for waiting in self.waiting.iter_mut().rev().skip(1).take(blocks) {
+            waiting.continues = true;
+        }
     }
 
     /// Asks for a block that announces the current `durable`, even if there is no record.
@@ -252,27 +264,35 @@ impl Staging {
     /// One more data write belongs to a record in this block.
     pub(crate) fn begin_data(&mut self, sequence: u64) {
         if let Some(count) = self.counter(sequence) {
-            *count += 1;
+            count.data += 1;
         }
     }
 
     /// A data write ended.
     pub(crate) fn end_data(&mut self, sequence: u64) {
         if let Some(count) = self.counter(sequence) {
-            *count = count.saturating_sub(1);
+            count.data = count.data.saturating_sub(1);
         }
     }
 
-    fn counter(&mut self, sequence: u64) -> Option<&mut u32> {
+    fn counter(&mut self, sequence: u64) -> Option<&mut Waiting> {
         let index = usize::try_from(sequence.checked_sub(self.durable)?).ok()?;
         self.waiting.get_mut(index)
     }
 
-    /// How far `durable` may go after a sync that begins now.
+    /// How far `durable` may go after a sync that begins now. Never between a block and its payload: replay drops a block whose
+    /// payload is not whole, so `durable` must not vouch for it alone.
     pub(crate) fn sync_target(&self) -> u64 {
-        let clear = self.waiting.iter().position(|count| *count != 0);
-        let clear = clear.map_or(self.next, |n| self.durable + n as u64);
-        clear.min(self.written)
+        let mut target = self.durable;
+        for (next, waiting) in (self.durable + 1..=self.written).zip(&self.waiting) {
+            if waiting.data != 0 {
+                break;
+            }
+            if !waiting.continues {
+                target = next;
+            }
+        }
+        target
     }
 
     /// A sync that began at this target ended well.

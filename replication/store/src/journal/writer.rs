@@ -114,8 +114,6 @@ impl<'a, D: Disk> Writer<'a, D> {
 
     /// Syncs and applies until the disk stops.
     pub(crate) async fn sync_loop(&self) {
-        // Payload blocks still to be skipped at the front of what is not applied.
-        let mut payload = 0;
         while !self.shared.is_stopped() {
             let (target, durable) = {
                 let staging = &self.shared.meta.lock().staging;
@@ -130,7 +128,7 @@ impl<'a, D: Disk> Writer<'a, D> {
                 self.shared.stop(StopReason::SyncFailed);
                 return;
             }
-            if !self.apply(durable, target, &mut payload) {
+            if !self.apply(durable, target) {
                 self.shared.stop(StopReason::BackgroundEnded);
                 return;
             }
@@ -143,19 +141,20 @@ impl<'a, D: Disk> Writer<'a, D> {
     }
 
     /// Applies the blocks from `durable` to `target`, and lets those who waited go on.
-    fn apply(&self, durable: u64, target: u64, payload: &mut u64) -> bool {
+    fn apply(&self, durable: u64, target: u64) -> bool {
         let in_flight = self.in_flight.borrow();
         let seed = self.shared.geometry.seed;
         let mut meta = self.shared.meta.lock();
         let mut barrier = 0;
+        let mut payload = 0;
         for entry in in_flight.iter() {
             for (at, bytes) in (entry.group.first..).zip(entry.bytes.chunks_exact(BLOCK)) {
                 let end = entry.group.first + entry.group.blocks as u64;
                 if at < durable || at >= target.min(end) {
                     continue;
                 }
-                if *payload > 0 {
-                    *payload -= 1;
+                if payload > 0 {
+                    payload -= 1;
                     continue;
                 }
                 let Some(block) = JournalBlock::read(bytes, seed) else { return false };
@@ -163,7 +162,7 @@ impl<'a, D: Disk> Writer<'a, D> {
                 if self.shared.apply_all(&mut meta, at, records, When::Live).is_err() {
                     return false;
                 }
-                *payload = block.payload.get().into();
+                payload = block.payload.get();
                 barrier = block.durable.get();
             }
         }

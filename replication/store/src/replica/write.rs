@@ -386,10 +386,8 @@ impl<D: Disk> Replica<D> {
     /// Stages a stamp, or finds the one that is under way.
     fn stamp(&self, meta: &mut Meta, pin: &WritePin<'_>, wanted: u32) -> Result<u64, Key> {
         let under_way = meta.busy.get(&pin.chunk).and_then(|busy| busy.stamp);
-        if let Some((sequence, generation)) = under_way {
-            if generation == wanted {
-                return Ok(sequence);
-            }
+        if let Some((sequence, _)) = under_way.filter(|(_, generation)| *generation == wanted) {
+            return Ok(sequence);
         }
         let place = self.shared.place(&self.layer, pin.chunk, pin.slot().index());
         let record = Record::Stamp { place, generation: meta.generations.get(wanted) };
