@@ -6,7 +6,7 @@ use std::{fs, io};
 use super::Settings;
 
 /// All keys, for suggestions.
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "node",
     "data",
     "disk",
@@ -16,6 +16,7 @@ const KEYS: [&str; 11] = [
     "conductor",
     "reactors",
     "buffers",
+    "assume_whole_blocks",
     "log",
     "log_format",
 ];

@@ -61,6 +61,16 @@ pub struct Settings {
     /// Memory for data in flight, of all reactors together [default: 256M]
     #[arg(long, env = "AFS_BUFFERS", value_name = "SIZE")]
     pub buffers: Option<String>,
+    /// Believe that disks write 4 KiB whole although they report smaller sectors (a power-safe cache does);
+    /// without it overwrites on such disks are written twice
+    #[arg(
+        long,
+        env = "AFS_ASSUME_WHOLE_BLOCKS",
+        value_name = "true|false",
+        num_args = 0..=1,
+        default_missing_value = "true"
+    )]
+    pub assume_whole_blocks: Option<bool>,
     /// What is logged, such as `info` or `afs=debug` [default: info]
     #[arg(long, env = "AFS_LOG", value_name = "FILTER")]
     pub log: Option<String>,
@@ -97,6 +107,8 @@ pub struct NodeConfig {
     pub reactors: usize,
     /// Buffer memory of each reactor in bytes.
     pub buffer_bytes: usize,
+    /// Whether disks are believed to write 4 KiB whole.
+    pub assume_whole_blocks: bool,
 }
 
 /// What is wrong with the settings.
@@ -158,6 +170,7 @@ impl Settings {
             conductor: self.conductor.or(file.conductor),
             reactors: self.reactors.or(file.reactors),
             buffers: self.buffers.or(file.buffers),
+            assume_whole_blocks: self.assume_whole_blocks.or(file.assume_whole_blocks),
             log: self.log.or(file.log),
             log_format: self.log_format.or(file.log_format),
         }
@@ -180,6 +193,7 @@ impl NodeConfig {
             http: http_address(settings.http.as_deref())?,
             reactors,
             buffer_bytes: buffer_bytes(settings.buffers.as_deref(), reactors)?,
+            assume_whole_blocks: settings.assume_whole_blocks.unwrap_or(false),
         })
     }
 }

@@ -34,6 +34,7 @@ fn every_flag_is_a_key_of_the_file_and_has_its_variable() {
         let value = match key.as_str() {
             "disk" | "listen" | "advertise" => "[\"x\"]",
             "reactors" => "1",
+            "assume_whole_blocks" => "true",
             "log_format" => "\"json\"",
             _ => "\"x\"",
         };

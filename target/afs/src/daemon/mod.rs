@@ -97,7 +97,7 @@ impl RunningNode {
         let pages = StatusPages::new(Arc::clone(&node), conductor.to_owned(), portals.clone());
         let http = serve_http(http, http_address, &metrics, &pages);
 
-        let disks = DiskSet::open(&config.disks, &reactors, data).await?;
+        let disks = DiskSet::open(config, &reactors, data).await?;
         metrics.add_source(disks.clone());
         pages.set_disks(Arc::clone(&disks));
         pages.enter(Phase::Waiting);

@@ -19,7 +19,7 @@ use conductor::api::{DiskKind, DiskReport, DiskState};
 use uuid::Uuid;
 
 use crate::backend::BackendSource;
-use crate::config::DiskSpec;
+use crate::config::{DiskSpec, NodeConfig};
 use crate::data_folder::DataFolder;
 
 pub use attach::Attached;
@@ -52,13 +52,14 @@ impl DiskSet {
     /// When the person must decide: a disk holds something else, is in use or cannot be made, two are the same. Damage to
     /// one disk of several is not: that disk is reported as failed and the others serve.
     pub async fn open(
-        specs: &[DiskSpec],
+        config: &NodeConfig,
         reactors: &Reactors,
         data: &DataFolder,
     ) -> Result<Arc<DiskSet>, DiskFailure> {
+        let specs = &config.disks;
         let mut known = known::KnownDisks::load(data.path())?;
         let mut opening = Vec::new();
-        let identities = open::identities();
+        let common = open::Common::new(config.assume_whole_blocks);
         let mut null_disks = 0;
         for (index, spec) in specs.iter().enumerate() {
             opening.push(match spec {
@@ -67,7 +68,7 @@ impl DiskSet {
                     let uuid = known.uuid_of(&format!("{spec}#{null_disks}"));
                     open::Opening::Null(uuid, NullDisk::new(*bytes))
                 }
-                _ => open::Opening::Store(open::begin(spec, reactors.handle(index), &identities)),
+                _ => open::Opening::Store(open::begin(spec, reactors.handle(index), &common)),
             });
         }
         let mut disks = Vec::with_capacity(specs.len());

@@ -22,9 +22,17 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 const RELEASE: Duration = Duration::from_secs(3);
 const RELEASE_POLL: Duration = Duration::from_millis(20);
 
-/// The identities of the open disks of this process.
-pub(super) fn identities() -> Arc<OpenDisks> {
-    Arc::new(OpenDisks::default())
+/// What all disks of the process are opened with.
+#[derive(Clone)]
+pub(super) struct Common {
+    identities: Arc<OpenDisks>,
+    assume_whole_blocks: bool,
+}
+
+impl Common {
+    pub(super) fn new(assume_whole_blocks: bool) -> Common {
+        Common { identities: Arc::new(OpenDisks::default()), assume_whole_blocks }
+    }
 }
 
 type Opened = Result<(Uuid, StoreDisk), DiskFailure>;
@@ -39,13 +47,13 @@ pub(super) enum Opening {
 pub(super) fn begin(
     spec: &DiskSpec,
     home: ReactorHandle,
-    identities: &Arc<OpenDisks>,
+    common: &Common,
 ) -> oneshot::Receiver<Opened> {
     let (sender, receiver) = oneshot::channel();
-    let (spec, identities) = (spec.clone(), Arc::clone(identities));
+    let (spec, common) = (spec.clone(), common.clone());
     let at_home = home.clone();
     home.spawn(move |local| async move {
-        let opened = open_at_home(&spec, &local, at_home, identities).await;
+        let opened = open_at_home(&spec, &local, at_home, common).await;
         // A start that was given up waits for nothing.
         let _ = sender.send(opened);
     });
@@ -83,7 +91,7 @@ async fn open_at_home(
     spec: &DiskSpec,
     local: &Local,
     home: ReactorHandle,
-    identities: Arc<OpenDisks>,
+    common: Common,
 ) -> Opened {
     let file = open_file(spec).await?;
     let cannot_use = |error: std::io::Error| DiskFailure::Open {
@@ -96,8 +104,8 @@ async fn open_at_home(
     format_if_new(spec, &file, &disk).await?;
     let options = OpenOptions {
         progress: Some(progress_log(spec)),
-        identities: Some(identities),
-        ..OpenOptions::default()
+        identities: Some(common.identities),
+        assume_whole_blocks: common.assume_whole_blocks,
     };
     let store = Store::open(disk, options)
         .await
