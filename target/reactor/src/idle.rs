@@ -67,7 +67,8 @@ impl Idle {
         if self.ring.as_ref().is_some_and(Ring::is_ready) {
             return self.wake_driver();
         }
-        if self.pacer.borrow_mut().ran_out(now, shared.work.get()) == Pace::Poll {
+        if let Pace::PollAt(look) = self.pacer.borrow_mut().ran_out(now, shared.work.get()) {
+            self.spin_until(look);
             shared.polls.add(1);
             return self.wake_driver();
         }
@@ -85,6 +86,13 @@ impl Idle {
         shared.parked.store(false, Ordering::Relaxed);
         shared.last_ran_ns.set(now);
         self.pacer.borrow_mut().woke(now);
+    }
+
+    /// Waits for a time, or for completions that show up in the ring's memory.
+    fn spin_until(&self, look: u64) {
+        while boottime_ns() < look && !self.ring.as_ref().is_some_and(Ring::is_ready) {
+            std::hint::spin_loop();
+        }
     }
 
     /// A runnable task turns tokio's wait into a mere look for events.
