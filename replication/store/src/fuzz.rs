@@ -56,3 +56,75 @@ fn replay(blocks: &[[u8; BLOCK]], start: u64) -> usize {
     let _ = scan.finish();
     records
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every file of `fuzz/corpus/journal`, and each of them with bytes changed.
+    #[test]
+    fn the_corpus_is_read_without_a_panic() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/journal");
+        let mut understood = 0;
+        let files: Vec<_> = std::fs::read_dir(folder).into_iter().flatten().flatten().collect();
+        assert!(files.len() >= 4, "the corpus is missing");
+        for file in files {
+            let mut bytes = std::fs::read(file.path()).unwrap_or_default();
+            understood += fuzz_journal(&bytes);
+            for at in (0..bytes.len()).step_by(7) {
+                if let Some(byte) = bytes.get_mut(at) {
+                    *byte = byte.wrapping_add(129);
+                }
+                fuzz_journal(&bytes);
+                if let Some(byte) = bytes.get_mut(at) {
+                    *byte = byte.wrapping_sub(129);
+                }
+            }
+        }
+        assert!(understood > 20, "{understood} records");
+    }
+
+    /// Writes the corpus anew; run by hand when the format changes.
+    #[test]
+    #[ignore = "writes into the source folder"]
+    fn write_the_corpus() {
+        use crate::ids::{Generation, LayerId, ReplicaId};
+        use crate::journal::record::Place;
+        use crate::journal::staging::Staging;
+
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/journal");
+        std::fs::create_dir_all(folder).expect("folder");
+        let place = Place { chunk: 3, layer: LayerId(2), index: 5 };
+        let generation = Generation { epoch: 1, number: 2 };
+        let data = [0xa5; 2 * BLOCK];
+        let crc = crate::format::block_crc(&[0xa5; BLOCK]).into();
+        let (sums, replica) = ([crc, crc], ReplicaId([4; 16]));
+        let layer = LayerId(2);
+        let write = Record::Write { place, generation, mask: 5, checksums: &sums };
+        let overwrite = Record::Overwrite { place, generation, mask: 3, checksums: &sums };
+        let clear = Record::Clear { place, generation, mask: 4, to_zero: true, free: false };
+        let manage = [
+            Record::Create { replica, layer, parent: 0, blocks: 99 },
+            Record::Resize { replica, layer, blocks: 9 },
+            Record::Delete { replica, layer },
+        ];
+        let stamp = Record::Stamp { place, generation };
+        let sets: [(&str, &[Record<'_>], &[u8]); 5] = [
+            ("writes", &[write, write, clear], &[]),
+            ("manage", &manage, &[]),
+            ("payload", &[overwrite], &data),
+            ("full-block", &[write; 90], &[]),
+            ("stamps", &[stamp, clear, stamp], &[]),
+        ];
+        for (name, records, payload) in sets {
+            let mut staging = Staging::new(SEED, 64, 1, 1, 0);
+            for record in records {
+                staging.append(record, payload).expect("room");
+            }
+            let mut bytes = vec![0; 16 * BLOCK];
+            let group = staging.take(&mut bytes).expect("staged");
+            bytes.truncate(group.blocks * BLOCK);
+            std::fs::write(format!("{folder}/{name}"), bytes).expect("written");
+        }
+    }
+}

@@ -332,3 +332,44 @@ impl fmt::Debug for Staging {
         write!(f, "barrier wanted {}, data under way {:?}", self.barrier_wanted, self.waiting)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::ids::{Generation, LayerId};
+    use crate::journal::record::Place;
+
+    #[test]
+    fn durable_never_stops_between_a_block_and_its_payload() {
+        let mut staging = Staging::new(1, 64, 1, 1, 0);
+        let place = Place { chunk: 0, layer: LayerId(1), index: 0 };
+        let generation = Generation::default();
+        let sums = [1.into(), 2.into()];
+        let record = Record::Overwrite { place, generation, mask: 3, checksums: &sums };
+        assert_eq!(staging.append(&record, &[0; 2 * BLOCK]), Some(1));
+        assert_eq!(staging.append(&Record::Stamp { place, generation }, &[]), Some(4));
+        let mut buffer = vec![0; 2 * BLOCK];
+        for (written, target) in [(1, 1), (2, 1), (3, 1), (4, 4), (5, 5)] {
+            while staging.take(&mut buffer).is_some() {}
+            staging.set_written(written);
+            assert_eq!(staging.sync_target(), target, "written {written}");
+        }
+    }
+
+    #[test]
+    fn durable_waits_for_the_data_that_records_describe() {
+        let mut staging = Staging::new(1, 64, 1, 1, 0);
+        let place = Place { chunk: 0, layer: LayerId(1), index: 0 };
+        let record = Record::Stamp { place, generation: Generation::default() };
+        let sequence = staging.append(&record, &[]).unwrap();
+        staging.begin_data(sequence);
+        staging.take(&mut vec![0; BLOCK]).unwrap();
+        staging.set_written(2);
+        assert_eq!(staging.sync_target(), 1);
+        staging.end_data(sequence);
+        assert_eq!(staging.sync_target(), 2);
+        staging.set_durable(2);
+        assert_eq!(staging.check(), Ok(()));
+    }
+}
