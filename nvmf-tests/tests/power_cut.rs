@@ -7,7 +7,7 @@ use std::fs::File;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nvmf_tests::guest::{Drive, Guest, GuestOptions, Network};
 use nvmf_tests::guest_node::GuestNode;
 use nvmf_tests::ledger::{self, Stamps};
@@ -28,46 +28,63 @@ fn acknowledged_writes_outlive_a_power_cut_of_the_whole_machine() {
 
 fn play() -> Result<()> {
     let folder = RunDir::new("power-cut")?;
-    let (disk, data) = (folder.join("disk.qcow2"), folder.join("data.raw"));
-    process::run(
-        Command::new("qemu-img").args(["create", "-q", "-f", "qcow2"]).arg(&disk).arg("2G"),
-    )?;
+    let [disk, data, control] =
+        ["disk.qcow2", "data.raw", "control.qcow2"].map(|name| folder.join(name));
+    for image in [&disk, &control] {
+        process::run(
+            Command::new("qemu-img").args(["create", "-q", "-f", "qcow2"]).arg(image).arg("2G"),
+        )?;
+    }
     File::create(&data)?.set_len(256 << 20)?;
     let mut options = GuestOptions::new(Kernel::V6_12);
     options.network = Network::None;
-    options.drives =
-        vec![Drive { image: disk, format: "qcow2" }, Drive { image: data, format: "raw" }];
+    options.drives = vec![
+        Drive { image: disk, format: "qcow2" },
+        Drive { image: data, format: "raw" },
+        Drive { image: control, format: "qcow2" },
+    ];
 
-    let mut acknowledged = Stamps::new();
-    for round in 0..3 {
+    let (mut acknowledged, mut unflushed) = (Stamps::new(), Stamps::new());
+    for round in 1..=3 {
         let guest = Guest::boot(&options)?;
-        let node = start_node(&guest, round == 0)?;
-        let connection = nvme::connect(&guest, &node.target(), &nqn("cut"), "")?;
         let tool = format!("{} ledger", guest.folder().join("agent").display());
+        if round == 2 {
+            // The control: a disk that was written with no flush must have lost something, or this test shows nothing.
+            let found = guest.ok(&format!("{tool} read --device /dev/vdc --blocks {BLOCKS}"))?;
+            ensure!(
+                ledger::compare(&unflushed, &found).is_err(),
+                "the disk kept what was never flushed"
+            );
+        }
+        let node = start_node(&guest, round == 1)?;
+        let connection = nvme::connect(&guest, &node.target(), &nqn("cut"), "")?;
         let arguments = format!("--device {} --blocks {BLOCKS}", connection.disk);
         let found = guest.ok(&format!("{tool} read {arguments}"))?;
         ledger::compare(&acknowledged, &found)
-            .with_context(|| format!("after {round} power cuts"))?;
-        let mut writer =
-            guest.spawn(&format!("{tool} write {arguments} --from {}", (round + 1) * 1_000_000))?;
-        writer
-            .wait_for(&format!(" {}\n", (round + 1) * 1_000_000 + 400), Duration::from_secs(120))?;
-        let printed = writer.stdout();
-        guest.power_cut()?;
-        for (block, stamp) in ledger::acknowledged(&printed) {
-            acknowledged.insert(block, stamp);
+            .with_context(|| format!("after {} power cuts", round - 1))?;
+
+        let first = round * 1_000_000;
+        let mut writer = guest.spawn(&format!("{tool} write {arguments} --from {first}"))?;
+        let mut control = guest
+            .spawn(&format!("{tool} write --device /dev/vdc --blocks {BLOCKS} --from {first}"))?;
+        for writer in [&mut control, &mut writer] {
+            writer.wait_for(&format!(" {}\n", first + 400), Duration::from_secs(120))?;
         }
+        let printed = writer.stdout();
+        unflushed = ledger::acknowledged(&control.stdout());
+        guest.power_cut()?;
+        acknowledged.extend(ledger::acknowledged(&printed));
     }
     Ok(())
 }
 
 fn start_node(guest: &Guest, first: bool) -> Result<GuestNode> {
+    let afs = paths::built("afs")?;
     if first {
-        guest.ok("mkfs.ext4 -q /dev/vdb")?;
+        guest.ok(&format!("mkfs.ext4 -q /dev/vdb && {} disk format /dev/vda", afs.display()))?;
     }
     guest.ok("mkdir -p /mnt/data && mount /dev/vdb /mnt/data")?;
-    let programs = paths::built("afs")?;
-    let programs = programs.parent().context("the folder of the programs")?;
+    let programs = afs.parent().context("the folder of the programs")?;
     let node = GuestNode::start(guest, programs, "/mnt/data/afs", "/dev/vda", "")?;
     if first {
         node.export(guest, "cut", "1G", &nqn("cut"))?;

@@ -21,6 +21,13 @@ for round in $(seq 200); do
 done"#;
 
 pub fn two_hundred_connections_leave_nothing_behind(scene: &mut Scene) -> Result<()> {
+    // A disk that goes while the host still looks for partitions on it.
+    scene.expect_complaints(&[
+        "no available path",
+        "no usable path",
+        "Buffer I/O error",
+        "I/O error, dev",
+    ]);
     let name = nqn("rounds");
     scene.node.conductor()?.export("rounds", "1G", &name)?;
     let target = scene.target();
@@ -57,17 +64,19 @@ pub fn sixty_four_hosts_at_once_leave_nothing_behind(scene: &mut Scene) -> Resul
 
 /// The node's footprint once no host is connected.
 fn at_rest(scene: &Scene) -> Result<(Footprint, f64)> {
-    wait_until("all connections to be gone", Duration::from_secs(30), || {
+    let mut open = [None; 2];
+    let rested = wait_until("all connections to be gone", Duration::from_secs(30), || {
         let metrics = scene.node.metrics()?;
-        let open = |name| metrics.sum(name).unwrap_or(0.0);
-        if open("afs_controllers") + open("afs_connections") > 0.0 {
+        open = ["afs_controllers", "afs_connections"].map(|name| metrics.sum(name));
+        if open.iter().any(|count| count.is_none_or(|count| count > 0.0)) {
             return Ok(None);
         }
         let free = metrics
             .sum("afs_reactor_buffer_free_bytes")
             .context("the node does not show its buffers")?;
         Ok(Some((scene.node.footprint()?, free)))
-    })
+    });
+    rested.with_context(|| format!("controllers and connections: {open:?}"))
 }
 
 /// Descriptors exactly, but at leisure: a scrape holds one of its own for a moment. Buffers exactly: one that is not back is lost.
