@@ -1,4 +1,5 @@
-//! A small executor for tests: tasks run until all wait, then one event of the simulated world happens.
+//! A small executor for tests: tasks run until all wait, then one event of the simulated world
+//! happens.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -73,7 +74,8 @@ impl Sim {
         self.inner.borrow_mut().disks.push(disk.clone());
     }
 
-    /// Calls `observer` after each event and the tasks that it set going: where a power cut is tried.
+    /// Calls `observer` after each event and the tasks that it set going: where a power cut is
+    /// tried.
     pub fn observe(&self, observer: impl FnMut() + 'static) {
         self.inner.borrow_mut().observer = Some(Box::new(observer));
     }

@@ -1,8 +1,9 @@
-//! What a correct store may hold: a history of operations on single blocks, and the rule that decides which values may be read
-//! after a power cut.
+//! What a correct store may hold: a history of operations on single blocks, and the rule that
+//! decides which values may be read after a power cut.
 //!
-//! The rule: the value of an operation may be there unless another one that was acknowledged began after it had ended. (An operation that
-//! was not acknowledged has no end, and may be there or not.)
+//! The rule: the value of an operation may be there unless another one that was acknowledged began
+//! after it had ended. (An operation that was not acknowledged has no end, and may be there or
+//! not.)
 
 use std::collections::HashMap;
 

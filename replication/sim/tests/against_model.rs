@@ -1,4 +1,5 @@
-//! Random operations, crashes and restarts, against a plain model: proptest looks for a short sequence that breaks the store.
+//! Random operations, crashes and restarts, against a plain model: proptest looks for a short
+//! sequence that breaks the store.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, missing_docs)]
 
 #[allow(dead_code, reason = "shared with other tests")]
@@ -104,7 +105,11 @@ fn run(operations: &[Operation], setup: &Setup) -> Result<(), String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 300,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn the_store_does_what_a_plain_model_does(

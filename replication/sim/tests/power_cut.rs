@@ -1,5 +1,6 @@
-//! The power is cut after every single disk operation of small workloads, in several ways, and what is found must be what may be
-//! found: every acknowledged write, and of the others each block old or new.
+//! The power is cut after every single disk operation of small workloads, in several ways, and what
+//! is found must be what may be found: every acknowledged write, and of the others each block old
+//! or new.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, missing_docs)]
 
 #[allow(dead_code, reason = "shared with other tests")]
@@ -41,6 +42,16 @@ fn a_power_cut_after_any_operation_loses_nothing_without_a_cache() {
 fn a_power_cut_after_any_operation_loses_nothing_on_a_disk_that_tears_blocks() {
     run(seeds(20_000).map(|mut setup| {
         setup.disk.atomic = 512;
+        setup
+    }));
+}
+
+#[test]
+fn a_power_cut_after_any_operation_loses_nothing_while_checkpoints_take_long() {
+    run(seeds(30_000).take(6).map(|mut setup| {
+        setup.disk.slow = (192 << 10, 6 * 4096);
+        setup.clients = 6;
+        setup.operations = 10;
         setup
     }));
 }

@@ -1,7 +1,9 @@
-//! Measures the store on a file over the ring disk, with no fabric, on one reactor; and how long a 1 TiB disk takes to open.
+//! Measures the store on a file over the ring disk, with no fabric, on one reactor; and how long a
+//! 1 TiB disk takes to open.
 //!
-//! `cargo run --release -p afs-store --example store_bench -- FILE [SECONDS]` (the file is created, 1 GiB, and removed)
-//! `cargo run --release -p afs-store --example store_bench -- --open FILE` (a sparse file; about 400 MiB are written)
+//! `cargo run --release -p afs-store --example store_bench -- FILE [SECONDS]` (the file is created,
+//! 1 GiB, and removed) `cargo run --release -p afs-store --example store_bench -- --open FILE` (a
+//! sparse file; about 400 MiB are written)
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::cast_precision_loss)]
 
 use std::cell::Cell;
@@ -139,7 +141,8 @@ async fn measure(
     (count / seconds, seconds * 1e6 * depth as f64 / count)
 }
 
-/// Formats a sparse file of 1 TiB, writes a whole chunk table by closing it, cuts off without a close after that, and opens it again.
+/// Formats a sparse file of 1 TiB, writes a whole chunk table by closing it, cuts off without a
+/// close after that, and opens it again.
 async fn open_bench(local: Local, path: String) {
     let file = std::fs::File::create(&path).unwrap();
     file.set_len(1 << 40).unwrap();

@@ -1,9 +1,10 @@
-//! What a durable record does to the state in memory: the same function at run time and at replay. Called by the
-//! journal's sync loop, in the journal's order, under the lock, and by recovery.
+//! What a durable record does to the state in memory: the same function at run time and at replay.
+//! Called by the journal's sync loop, in the journal's order, under the lock, and by recovery.
 //!
-//! At replay the table on disk may already have the effects of the record and of later ones (checkpoints are fuzzy), so
-//! a record may meet a chunk that belongs to somebody else by now. It then sets what it says, or is ignored, and the
-//! later records, which are all replayed, set the rest. Contradictions that remain at the end are damage.
+//! At replay the table on disk may already have the effects of the record and of later ones
+//! (checkpoints are fuzzy), so a record may meet a chunk that belongs to somebody else by now. It
+//! then sets what it says, or is ignored, and the later records, which are all replayed, set the
+//! rest. Contradictions that remain at the end are damage.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -6,7 +6,8 @@ use crate::chunk::Kind;
 use crate::error::{Damage, OpenError};
 use crate::format::{BLOCK, Root, Superblock, TablePage};
 use crate::inspect::DiskInfo;
-use crate::open::{Head, Progress, load, read_head};
+use crate::load::load;
+use crate::open::{Head, Progress, read_head};
 use crate::stats::ReplicaInfo;
 use zerocopy::FromBytes;
 
@@ -33,8 +34,8 @@ pub struct CheckReport {
     pub blocks_refused: u64,
 }
 
-/// Reads superblocks, both copies of the tables, and the journal, and compares them with each other: every chunk has one owner that exists,
-/// every layer as many references as it says.
+/// Reads superblocks, both copies of the tables, and the journal, and compares them with each
+/// other: every chunk has one owner that exists, every layer as many references as it says.
 ///
 /// # Errors
 /// [`OpenError`] if the disk is not readable or not an afs disk at all; damage is in the report.
@@ -80,7 +81,8 @@ pub async fn check<D: Disk>(
     Ok(report)
 }
 
-/// The copy of the table that is not current may be torn by a crash during a checkpoint, but that is worth knowing.
+/// The copy of the table that is not current may be torn by a crash during a checkpoint, but that
+/// is worth knowing.
 async fn check_spare<D: Disk>(
     disk: &D,
     head: &Head,

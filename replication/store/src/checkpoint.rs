@@ -1,14 +1,16 @@
-//! Checkpoints: catalog and chunk table go to the copy that is not current, in the background, while I/O goes on; then a
-//! superblock names that copy, and the journal before it is superfluous.
+//! Checkpoints: catalog and chunk table go to the copy that is not current, in the background,
+//! while I/O goes on; then a superblock names that copy, and the journal before it is superfluous.
 //!
 //! Why it is safe:
-//! - The current copy is not touched, nor the journal after it, until the new superblock is durable. A cut at any moment
-//!   before leaves the old copy and the whole journal.
-//! - The checkpoint is fuzzy: it begins at a journal block `start` below which everything is applied to memory; pages are
-//!   copied from memory one after the other, and may have effects of later records. Records set values and all records
-//!   from `start` on are replayed, so the result is the same (see [`crate::apply`]).
+//! - The current copy is not touched, nor the journal after it, until the new superblock is
+//!   durable. A cut at any moment before leaves the old copy and the whole journal.
+//! - The checkpoint is fuzzy: it begins at a journal block `start` below which everything is
+//!   applied to memory; pages are copied from memory one after the other, and may have effects of
+//!   later records. Records set values and all records from `start` on are replayed, so the result
+//!   is the same (see [`crate::apply`]).
 //! - What pages say about data that is not durable: nothing. Memory holds durable states only.
-//! - Only pages that changed since this copy was last written are written. After a failure all count as changed.
+//! - Only pages that changed since this copy was last written are written. After a failure all
+//!   count as changed.
 //! - Nothing here needs journal space, so writers that wait for a full journal always get on.
 
 use std::sync::Arc;
@@ -43,7 +45,8 @@ impl<'a, D: Disk> Checkpointer<'a, D> {
         Self { shared, disk, buffer: Some(buffer) }
     }
 
-    /// Writes a checkpoint whenever one is wanted, and the last one, clean, when the store is closed.
+    /// Writes a checkpoint whenever one is wanted, and the last one, clean, when the store is
+    /// closed.
     pub(crate) async fn run(&mut self) {
         loop {
             let (wanted, closing) = {
@@ -290,7 +293,8 @@ type Entries = Vec<[u8; 64]>;
 /// The catalog as it is in memory, of one moment: layers, replicas, the next layer's id.
 fn catalog_entries(shared: &Shared) -> (Entries, Entries, u64) {
     let meta = shared.meta.lock();
-    // A layer whose deletion is staged but not durable is still there; one that is being made is not yet.
+    // A layer whose deletion is staged but not durable is still there; one that is being made is
+    // not yet.
     let there = |layer: &&Arc<Layer>| layer.state() != CREATING;
     let layers: Vec<_> = meta.layers.iter().flatten().filter(there).collect();
     let layer_entries = layers

@@ -1,9 +1,11 @@
 //! One physical chunk in memory: 40 bytes, read with no lock, changed under the store's lock.
 //!
 //! Invariants:
-//! - `data` and `zero` have no common bit, and none beyond the chunk's blocks. They hold what is durable.
+//! - `data` and `zero` have no common bit, and none beyond the chunk's blocks. They hold what is
+//!   durable.
 //! - A chunk is on the free list exactly when its kind is `Free`; then both masks are 0.
-//! - A chunk that is `Reserved`, `Owned` or `Freeing` is what its layer's map says at its index, and nothing else is.
+//! - A chunk that is `Reserved`, `Owned` or `Freeing` is what its layer's map says at its index,
+//!   and nothing else is.
 //! - `writers` counts writes whose data is on its way; with [`EXCLUSIVE`] set no new one begins.
 //! - A `Draining` chunk becomes free when `readers` and `writers` are both 0.
 
@@ -106,7 +108,8 @@ impl ChunkSlot {
     /// Whether a barrier at `barrier` covers the chunk's last first write.
     pub(crate) fn covered(&self, barrier: u64) -> bool {
         let ahead = low32(barrier).wrapping_sub(self.fresh.load(Ordering::Acquire));
-        // Only the low half is kept: right while the record is less than 2^31 blocks old, and needlessly careful after.
+        // Only the low half is kept: right while the record is less than 2^31 blocks old, and
+        // needlessly careful after.
         ahead != 0 && ahead < 1 << 31
     }
 

@@ -1,4 +1,5 @@
-//! Formatting a disk. The superblocks come last, so a cut leaves a disk that nobody takes for a store.
+//! Formatting a disk. The superblocks come last, so a cut leaves a disk that nobody takes for a
+//! store.
 
 use afs_env::{BufferMut, Disk, DiskError};
 use uuid::Uuid;
@@ -37,7 +38,8 @@ fn default_journal(disk_bytes: u64) -> u64 {
     (disk_bytes / 256).clamp(256 << 10, 256 << 20).next_multiple_of(BLOCK as u64)
 }
 
-/// Makes an empty store on a disk. Writes only the superblocks: tables count as empty until the first checkpoint.
+/// Makes an empty store on a disk. Writes only the superblocks: tables count as empty until the
+/// first checkpoint.
 ///
 /// # Errors
 /// [`FormatError`]; with `InUse` and all errors of the options nothing was written.

@@ -1,5 +1,5 @@
-//! What can go wrong, by who asks: the data path ([`StoreError`]), replica management ([`ReplicaError`]),
-//! opening ([`OpenError`]) and formatting ([`FormatError`]).
+//! What can go wrong, by who asks: the data path ([`StoreError`]), replica management
+//! ([`ReplicaError`]), opening ([`OpenError`]) and formatting ([`FormatError`]).
 
 use afs_env::DiskError;
 use uuid::Uuid;

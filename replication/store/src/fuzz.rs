@@ -9,8 +9,9 @@ use crate::journal::scan::Scan;
 
 const SEED: u64 = 1;
 
-/// Reads bytes as a ring of journal blocks, as recovery would, and then once more with every checksum made good, so that what lies
-/// behind the checksums is reached too. Returns how many records were understood. Never panics.
+/// Reads bytes as a ring of journal blocks, as recovery would, and then once more with every
+/// checksum made good, so that what lies behind the checksums is reached too. Returns how many
+/// records were understood. Never panics.
 pub fn fuzz_journal(bytes: &[u8]) -> usize {
     let mut blocks: Vec<[u8; BLOCK]> = bytes
         .chunks(BLOCK)
@@ -42,7 +43,7 @@ fn replay(blocks: &[[u8; BLOCK]], start: u64) -> usize {
     if start > u64::MAX / 2 {
         return 0;
     }
-    let mut scan = Scan::new(SEED, start);
+    let mut scan = Scan::new(SEED, start, false);
     let mut records = 0;
     for block in blocks {
         let Ok(found) = scan.feed(block.as_bytes()) else { return records };

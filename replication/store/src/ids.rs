@@ -1,5 +1,5 @@
-//! The names of things on a disk: replicas, layers, generations, chunks. Used by every module of this crate
-//! and by its callers.
+//! The names of things on a disk: replicas, layers, generations, chunks. Used by every module of
+//! this crate and by its callers.
 
 use std::fmt;
 
@@ -34,7 +34,8 @@ impl fmt::Debug for ReplicaId {
     }
 }
 
-/// A layer's identity on one disk. The first one is 1, none is ever used twice; 0 on disk means "no layer".
+/// A layer's identity on one disk. The first one is 1, none is ever used twice; 0 on disk means "no
+/// layer".
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct LayerId(pub u64);
 

@@ -1,5 +1,6 @@
-//! What is on a disk: recognised by the magic numbers that file systems, volume managers and partition tables leave. Used before
-//! formatting, so that nothing is overwritten by mistake, and for people who ask.
+//! What is on a disk: recognised by the magic numbers that file systems, volume managers and
+//! partition tables leave. Used before formatting, so that nothing is overwritten by mistake, and
+//! for people who ask.
 
 use std::fmt;
 
@@ -102,7 +103,8 @@ const SIGNATURES: &[(usize, &[u8], &str)] = &[
 const HEAD_BYTES: usize = 256 << 10;
 const TAIL_BYTES: u64 = 1 << 20;
 
-/// Looks at the places where superblocks, labels and tables lie; reads 256 KiB at the front and up to 1 MiB at the end.
+/// Looks at the places where superblocks, labels and tables lie; reads 256 KiB at the front and up
+/// to 1 MiB at the end.
 ///
 /// # Errors
 /// The disk's own. A pool with no 256 KiB free waits.
@@ -163,7 +165,8 @@ fn known(head: &[u8]) -> Option<&'static str> {
 
 const ZFS: &str = "a ZFS pool member";
 
-/// ZFS keeps an array of uberblocks, 1 KiB to 8 KiB apart, in the second half of each 256 KiB label.
+/// ZFS keeps an array of uberblocks, 1 KiB to 8 KiB apart, in the second half of each 256 KiB
+/// label.
 fn zfs(label: &[u8]) -> bool {
     let magic = 0x00ba_b10c_u64;
     (128 << 10..label.len()).step_by(1024).any(|at| {

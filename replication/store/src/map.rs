@@ -1,5 +1,5 @@
-//! A layer's map from chunk index to physical chunk: three arrays deep, made on demand, read with no lock.
-//! Written only under the store's lock.
+//! A layer's map from chunk index to physical chunk: three arrays deep, made on demand, read with
+//! no lock. Written only under the store's lock.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,5 +1,5 @@
-//! Bugs planted on purpose, so that the power-cut tests can prove that they catch them. Only with the feature `mutants`;
-//! without it every question is a constant `false`.
+//! Bugs planted on purpose, so that the power-cut tests can prove that they catch them. Only with
+//! the feature `mutants`; without it every question is a constant `false`.
 
 /// A planted bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

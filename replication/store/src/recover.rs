@@ -1,9 +1,12 @@
 //! What a crash left to set right, after the journal was read and before the first I/O:
 //!
-//! 1. blocks of the torn tail are made invalid, so that they never follow the blocks that come in their place;
+//! 1. blocks of the torn tail are made invalid, so that they never follow the blocks that come in
+//!    their place;
 //! 2. journalled overwrites go in place (doing so again is harmless);
-//! 3. refused first writes get a clear in the journal, so that a later replay, which may see a later barrier, agrees;
-//! 4. all this and whatever the crashed run left in caches is synced, and only then a barrier past it is written.
+//! 3. refused first writes get a clear in the journal, so that a later replay, which may see a
+//!    later barrier, agrees;
+//! 4. all this and whatever the crashed run left in caches is synced, and only then a barrier past
+//!    it is written.
 
 use std::sync::atomic::Ordering;
 
@@ -14,8 +17,9 @@ use crate::error::OpenError;
 use crate::format::BLOCK;
 use crate::journal::record::Record;
 use crate::journal::staging::Staging;
+use crate::load::Loaded;
 use crate::mutant::{Mutant, planted};
-use crate::open::{Loaded, read_block};
+use crate::open::read_block;
 use crate::state::Shared;
 
 /// See the module documentation. `replayed` is false after a clean close.

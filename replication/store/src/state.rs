@@ -1,11 +1,12 @@
-//! What all reactors share of one open disk: the chunk array, read with no lock, and everything else under one
-//! lock that is never held over an await.
+//! What all reactors share of one open disk: the chunk array, read with no lock, and everything
+//! else under one lock that is never held over an await.
 //!
 //! Invariants (checked by [`Shared::check_invariants`]):
 //! - those of [`crate::chunk`] and of [`crate::journal::staging`];
-//! - a `Busy` entry exists exactly for chunks with a first write or a clear under way; its masks of first writes and of clears
-//!   have no common bit;
-//! - states change when the record is durable, in the journal's order, in [`crate::apply`] and nowhere else;
+//! - a `Busy` entry exists exactly for chunks with a first write or a clear under way; its masks of
+//!   first writes and of clears have no common bit;
+//! - states change when the record is durable, in the journal's order, in [`crate::apply`] and
+//!   nowhere else;
 //! - `free` counts the free list, `allocated` of a layer counts its mapped chunks.
 
 use std::collections::HashMap;
@@ -144,7 +145,8 @@ pub(crate) struct Meta {
     pub draining: u32,
     /// Table pages that differ from what copy 0 / copy 1 holds on disk, one bit each.
     pub dirty: [Vec<u64>; 2],
-    /// In-place writes of journalled overwrites that are not done: the journal must not be cut past them.
+    /// In-place writes of journalled overwrites that are not done: the journal must not be cut past
+    /// them.
     pub in_place: Vec<u64>,
     pub failed_writes: u32,
     pub closing: bool,
@@ -234,7 +236,8 @@ impl Shared {
         }
     }
 
-    /// Tries until `attempt` gives something; a failed attempt says what to wait for. A stopped disk ends the wait.
+    /// Tries until `attempt` gives something; a failed attempt says what to wait for. A stopped
+    /// disk ends the wait.
     pub(crate) async fn wait<T>(
         &self,
         mut attempt: impl FnMut(&mut Meta) -> Result<T, Key>,

@@ -23,8 +23,8 @@ use crate::state::{CREATING, DELETED, LIVE, Layer, Meta, Shared};
 use crate::stats::{ReplicaInfo, StopReason, StoreStats};
 use crate::waiters::Key;
 
-/// The identities of the disks that are open in this process: give one to all opens, and a second disk with the same
-/// identity is refused.
+/// The identities of the disks that are open in this process: give one to all opens, and a second
+/// disk with the same identity is refused.
 #[derive(Default)]
 pub struct OpenDisks(Mutex<HashSet<Uuid>>);
 
@@ -55,12 +55,14 @@ pub struct OpenOptions {
     pub progress: Option<Box<dyn FnMut(Progress)>>,
     /// Where to look for a disk with the same identity.
     pub identities: Option<Arc<OpenDisks>>,
-    /// Believe that the disk writes 4096 bytes whole although it reports a smaller unit (it has a power-safe cache, say).
-    /// Otherwise overwrites on such a disk go through the journal, which writes them twice.
+    /// Believe that the disk writes 4096 bytes whole although it reports a smaller unit (it has a
+    /// power-safe cache, say). Otherwise overwrites on such a disk go through the journal, which
+    /// writes them twice.
     pub assume_whole_blocks: bool,
 }
 
-/// The part of an open disk that any thread may hold: figures, and what another reactor needs to attach.
+/// The part of an open disk that any thread may hold: figures, and what another reactor needs to
+/// attach.
 #[derive(Clone)]
 pub struct StoreShared {
     shared: Arc<Shared>,
@@ -102,10 +104,12 @@ impl<D: Disk> Store<D> {
         format(disk, options).await
     }
 
-    /// Opens a disk on the reactor that will be its home: reads the chunk table, replays the journal, sets right what a
-    /// crash left. Then run [`Store::background`] here, before any write.
+    /// Opens a disk on the reactor that will be its home: reads the chunk table, replays the
+    /// journal, sets right what a crash left. Then run [`Store::background`] here, before any
+    /// write.
     ///
-    /// Takes 640 KiB out of the disk's pool for as long as it is open, and 1 MiB more while it opens.
+    /// Takes 640 KiB out of the disk's pool for as long as it is open, and 1 MiB more while it
+    /// opens.
     ///
     /// # Errors
     /// [`OpenError`]. Unless it is `Disk`, nothing was written.
@@ -142,8 +146,9 @@ impl<D: Disk> Store<D> {
         Self { shared: shared.shared, claim: shared.claim, disk, home: RefCell::new(None) }
     }
 
-    /// The journal's writer and the checkpointer. Run it on the home reactor from open to close; it ends when the disk
-    /// is closed or stopped. Only the first call does anything. Dropping it stops the disk.
+    /// The journal's writer and the checkpointer. Run it on the home reactor from open to close; it
+    /// ends when the disk is closed or stopped. Only the first call does anything. Dropping it
+    /// stops the disk.
     pub fn background(&self) -> impl Future<Output = ()> + use<D> {
         let home = self.home.borrow_mut().take();
         let (shared, disk, claim) = (self.shared.clone(), self.disk.clone(), self.claim.clone());
@@ -163,8 +168,8 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// Closes in good order: waits for what is under way in the journal, writes a checkpoint and the clean mark. New
-    /// writes fail at once. [`Store::background`] must be running; it ends.
+    /// Closes in good order: waits for what is under way in the journal, writes a checkpoint and
+    /// the clean mark. New writes fail at once. [`Store::background`] must be running; it ends.
     ///
     /// # Errors
     /// `Stopped` if the disk had stopped, or stops now, because of errors.
@@ -260,8 +265,8 @@ impl<D: Disk> Store<D> {
         Ok(Ok(sequence))
     }
 
-    /// Changes a replica's size. Durable when it returns. Blocks beyond a smaller size are lost: trimmed before the size
-    /// changes, also if the change then fails or the power goes.
+    /// Changes a replica's size. Durable when it returns. Blocks beyond a smaller size are lost:
+    /// trimmed before the size changes, also if the change then fails or the power goes.
     ///
     /// # Errors
     /// `NotFound`, `BadSize`, or the disk's.
@@ -272,7 +277,8 @@ impl<D: Disk> Store<D> {
         let layer = replica.layer().clone();
         let old = layer.durable_blocks.load(Ordering::Acquire);
         if blocks < old {
-            // First no new I/O goes there, then what is there goes, then the size is said to be smaller.
+            // First no new I/O goes there, then what is there goes, then the size is said to be
+            // smaller.
             let _locked = self.shared.meta.lock();
             layer.blocks.store(blocks, Ordering::Release);
         }

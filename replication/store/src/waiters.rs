@@ -1,4 +1,5 @@
-//! Who waits for what, on any reactor. The wakers lie in slots that are reused, so waiting allocates nothing in the long run.
+//! Who waits for what, on any reactor. The wakers lie in slots that are reused, so waiting
+//! allocates nothing in the long run.
 
 use std::task::Waker;
 

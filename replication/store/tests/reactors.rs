@@ -1,4 +1,5 @@
-//! One open disk on two real reactors, over a real file: the same chunks written, trimmed and read from both at once.
+//! One open disk on two real reactors, over a real file: the same chunks written, trimmed and read
+//! from both at once.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, missing_docs)]
 
 use std::rc::Rc;
@@ -31,7 +32,8 @@ async fn open(local: &Local, file: &DiskFile) -> Store<RingDisk> {
     store
 }
 
-/// Writes, trims and reads the blocks with `lba % (2 * TASKS) == lane`; returns what they hold at the end.
+/// Writes, trims and reads the blocks with `lba % (2 * TASKS) == lane`; returns what they hold at
+/// the end.
 async fn lane(replica: Replica<RingDisk>, local: Local, lane: u64) -> Vec<(u64, u8)> {
     let mut held = vec![0_u8; BLOCKS as usize];
     for round in 0..ROUNDS {

@@ -1,7 +1,9 @@
-//! The bytes of a simulated disk. Stable bytes are shared between snapshots; what is not stable yet is a list of writes.
+//! The bytes of a simulated disk. Stable bytes are shared between snapshots; what is not stable yet
+//! is a list of writes.
 //!
-//! Invariant: `cached` holds the writes that ended and are not durable, in the order in which they ended; what they cover
-//! is read from them. A durable write takes its sectors out of every cached one: nothing older can come after it.
+//! Invariant: `cached` holds the writes that ended and are not durable, in the order in which they
+//! ended; what they cover is read from them. A durable write takes its sectors out of every cached
+//! one: nothing older can come after it.
 
 use std::collections::HashMap;
 use std::rc::Rc;

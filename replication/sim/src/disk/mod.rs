@@ -1,5 +1,6 @@
-//! A disk that remembers, for every sector, what is on stable media and what is not yet. Used through [`afs_env::Disk`] by the store,
-//! and directly by tests that cut the power or break things.
+//! A disk that remembers, for every sector, what is on stable media and what is not yet. Used
+//! through [`afs_env::Disk`] by the store, and directly by tests that cut the power or break
+//! things.
 
 mod image;
 
@@ -24,6 +25,8 @@ pub struct DiskConfig {
     pub atomic: u32,
     /// Plain writes are durable only after a sync. Without a cache they are durable when they end.
     pub volatile_cache: bool,
+    /// Writes that begin in this range (first byte, length) mostly let others go first.
+    pub slow: (u64, u64),
 }
 
 #[derive(Clone)]
@@ -142,7 +145,12 @@ impl SimDisk {
     /// Makes an operation that is chosen by chance happen.
     pub(crate) fn step(&self, random: &SimRandom) {
         let mut inner = self.inner.borrow_mut();
-        let index = random.below(inner.pending.len());
+        let mut index = random.below(inner.pending.len());
+        for _ in 0..4 {
+            if inner.is_slow(index) {
+                index = random.below(inner.pending.len());
+            }
+        }
         let pending = inner.pending.swap_remove(index);
         let result = inner.perform(&pending.operation, random);
         inner.done.push((pending.id, result));
@@ -194,6 +202,16 @@ impl SimDisk {
 }
 
 impl Inner {
+    fn is_slow(&self, index: usize) -> bool {
+        let (first, length) = self.config.slow;
+        match self.pending.get(index).map(|pending| &pending.operation) {
+            Some(Operation::Write { offset, .. }) => {
+                offset.checked_sub(first).is_some_and(|at| at < length)
+            }
+            _ => false,
+        }
+    }
+
     fn perform(&mut self, operation: &Operation, random: &SimRandom) -> Result<Vec<u8>, DiskError> {
         const EIO: DiskError = DiskError::Io { errno: 5 };
         match operation {

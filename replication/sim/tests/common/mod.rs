@@ -1,4 +1,5 @@
-//! A store on a simulated disk, workloads for it, and the comparison of what a power cut left with what may be left.
+//! A store on a simulated disk, workloads for it, and the comparison of what a power cut left with
+//! what may be left.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -40,7 +41,7 @@ impl Setup {
     pub fn new(seed: u64) -> Self {
         let size = (128 << 10) + (64 << 10) + 4 * 4096 + 2 * 4096 + 12 * u64::from(CHUNK);
         Self {
-            disk: DiskConfig { size, atomic: 4096, volatile_cache: true },
+            disk: DiskConfig { size, atomic: 4096, volatile_cache: true, slow: (0, 0) },
             seed,
             clients: 3,
             operations: 12,

@@ -92,7 +92,8 @@ impl CatalogPage {
         self.checksum = page_crc(seed, self.as_bytes(), offset_of!(Self, checksum)).into();
     }
 
-    /// Whether this is page `page`, whole, of this disk, written by checkpoint `revision` (all pages are written each time).
+    /// Whether this is page `page`, whole, of this disk, written by checkpoint `revision` (all
+    /// pages are written each time).
     #[allow(clippy::cast_possible_truncation, reason = "pages carry the low half")]
     pub(crate) fn is_whole(&self, seed: u64, page: u32, revision: u64) -> bool {
         self.magic == MAGIC

@@ -1,5 +1,5 @@
-//! The disk format: what lies where, and why in this order. Pure code, no I/O. Used by everything that reads
-//! or writes a disk: [`crate::Store`], `inspect`, `check`, `format`.
+//! The disk format: what lies where, and why in this order. Pure code, no I/O. Used by everything
+//! that reads or writes a disk: [`crate::Store`], `inspect`, `check`, `format`.
 //!
 //! ```text
 //! offset            what                                      unit
@@ -11,22 +11,26 @@
 //! aligned to chunk  data                                      chunks (256 KiB unless set)
 //! ```
 //!
-//! - **Superblock A comes first**, so that one 4 KiB read tells what a disk is, and because everything that might
-//!   overwrite a disk by mistake (partition tables, file systems) hits A: **B lies 64 KiB further**, in another erase
-//!   block or stripe. Each update goes to the copy that is *not* the newest, so a torn update leaves the other.
-//! - **The journal has a fixed, early place** because recovery must find it with nothing but a superblock.
-//! - **Catalog and chunk table exist twice.** A checkpoint writes the copy that the newest superblock does not name, and
-//!   only then a superblock that does. So a cut during a checkpoint loses nothing: the named copy was not touched.
-//! - **Data comes last**, aligned to its chunk size, so that a chunk never straddles the device's own units more than it
-//!   must, and a chunk's place is `data_offset + chunk * chunk_bytes`.
+//! - **Superblock A comes first**, so that one 4 KiB read tells what a disk is, and because
+//!   everything that might overwrite a disk by mistake (partition tables, file systems) hits A: **B
+//!   lies 64 KiB further**, in another erase block or stripe. Each update goes to the copy that is
+//!   *not* the newest, so a torn update leaves the other.
+//! - **The journal has a fixed, early place** because recovery must find it with nothing but a
+//!   superblock.
+//! - **Catalog and chunk table exist twice.** A checkpoint writes the copy that the newest
+//!   superblock does not name, and only then a superblock that does. So a cut during a checkpoint
+//!   loses nothing: the named copy was not touched.
+//! - **Data comes last**, aligned to its chunk size, so that a chunk never straddles the device's
+//!   own units more than it must, and a chunk's place is `data_offset + chunk * chunk_bytes`.
 //!
-//! Every structure has a magic, the superblock names the format version, and each checksum (CRC32C) is seeded with a random
-//! number drawn at format time: blocks of an earlier format of the same disk, or a tenant's data made to look
-//! like metadata, never pass.
+//! Every structure has a magic, the superblock names the format version, and each checksum (CRC32C)
+//! is seeded with a random number drawn at format time: blocks of an earlier format of the same
+//! disk, or a tenant's data made to look like metadata, never pass.
 //!
-//! The chunk table is indexed by physical chunk. An entry names the owner (layer, index), the generation of the last write and
-//! two bits per block. Entries at or above `chunks` would be mappings with no space behind them (all-zero chunks of a layer that
-//! has a parent); version 1 writes none.
+//! The chunk table is indexed by physical chunk. An entry names the owner (layer, index), the
+//! generation of the last write and two bits per block. Entries at or above `chunks` would be
+//! mappings with no space behind them (all-zero chunks of a layer that has a parent); version 1
+//! writes none.
 
 mod catalog;
 mod superblock;
@@ -71,7 +75,8 @@ fn low32(value: u64) -> u32 {
     value as u32
 }
 
-/// Checksum of a 4096-byte structure whose own checksum field lies at `field..field + 4` and counts as absent.
+/// Checksum of a 4096-byte structure whose own checksum field lies at `field..field + 4` and counts
+/// as absent.
 pub(crate) fn page_crc(seed: u64, page: &[u8], field: usize) -> u32 {
     let (before, rest) = page.split_at(field.min(page.len()));
     let after = rest.get(4..).unwrap_or_default();

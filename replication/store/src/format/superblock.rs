@@ -1,5 +1,5 @@
-//! The superblock: identity and geometry, fixed at format time, and the root of the metadata, new with each
-//! checkpoint, open and clean close.
+//! The superblock: identity and geometry, fixed at format time, and the root of the metadata, new
+//! with each checkpoint, open and clean close.
 
 use std::mem::offset_of;
 

@@ -35,7 +35,8 @@ pub(crate) struct ChunkEntry {
     pub number: U64,
     /// Bit n: block n holds data.
     pub data: U64,
-    /// Bit n: block n reads as zeroes although a lower layer may hold data. Never set together with `data`.
+    /// Bit n: block n reads as zeroes although a lower layer may hold data. Never set together with
+    /// `data`.
     pub zero: U64,
 }
 

@@ -55,6 +55,17 @@ impl JournalBlock {
         good.then_some(block)
     }
 
+    /// Whether these bytes, which are no whole block, were once the block `sequence` after a block
+    /// with the checksum `previous` (`None` if there was none): most of a damaged block still says
+    /// so.
+    pub(crate) fn was(bytes: &[u8], sequence: u64, previous: Option<u32>) -> bool {
+        Self::ref_from_bytes(bytes).is_ok_and(|block| {
+            block.magic == MAGIC
+                && block.sequence.get() == sequence
+                && previous.is_none_or(|previous| block.previous.get() == previous)
+        })
+    }
+
     /// The records' bytes.
     pub(crate) fn used_records(&self) -> &[u8] {
         self.records.get(..usize::from(self.used.get())).unwrap_or_default()

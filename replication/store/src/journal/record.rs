@@ -1,7 +1,8 @@
 //! The records of the journal: what each says, and its bytes.
 //!
-//! A record sets fields to values, it never changes them by an amount. So replaying a record onto a table that already has it (or has
-//! later ones) and then replaying the later ones gives the same table: checkpoints may be fuzzy.
+//! A record sets fields to values, it never changes them by an amount. So replaying a record onto a
+//! table that already has it (or has later ones) and then replaying the later ones gives the same
+//! table: checkpoints may be fuzzy.
 
 use std::mem::offset_of;
 
@@ -33,7 +34,8 @@ struct Head {
     length: U16,
 }
 
-/// WRITE, CLEAR, STAMP, OVERWRITE; the first and the last are followed by one CRC32C per bit of `mask`.
+/// WRITE, CLEAR, STAMP, OVERWRITE; the first and the last are followed by one CRC32C per bit of
+/// `mask`.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct ChunkRecord {
@@ -91,18 +93,21 @@ pub(crate) enum Record<'a> {
     Clear { place: Place, generation: Generation, mask: u64, to_zero: bool, free: bool },
     /// The chunk will be overwritten in this generation.
     Stamp { place: Place, generation: Generation },
-    /// The blocks of `mask` have new data, which follows the block (for disks that cannot write 4096 bytes at once).
+    /// The blocks of `mask` have new data, which follows the block (for disks that cannot write
+    /// 4096 bytes at once).
     Overwrite { place: Place, generation: Generation, mask: u64, checksums: Checksums<'a> },
     /// A replica and its bottom layer come to be.
     Create { replica: ReplicaId, layer: LayerId, parent: u64, blocks: u64 },
-    /// The top layer has a new size. (What was beyond a smaller one was cleared by earlier records.)
+    /// The top layer has a new size. (What was beyond a smaller one was cleared by earlier
+    /// records.)
     Resize { replica: ReplicaId, layer: LayerId, blocks: u64 },
     /// The replica is gone, and all chunks of its layer are free.
     Delete { replica: ReplicaId, layer: LayerId },
 }
 
 impl<'a> Record<'a> {
-    /// Appends the record's bytes to `out` (at most [`MAX_RECORD`]); returns how many, 0 if there is no room.
+    /// Appends the record's bytes to `out` (at most [`MAX_RECORD`]); returns how many, 0 if there
+    /// is no room.
     pub(crate) fn encode(&self, out: &mut [u8]) -> usize {
         match *self {
             Record::Write { place, generation, mask, checksums } => {

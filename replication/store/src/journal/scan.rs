@@ -1,5 +1,5 @@
-//! Reads the ring back: which blocks count, where the journal ends, and whether its end is a torn tail or damage.
-//! Pure: blocks go in, events come out.
+//! Reads the ring back: which blocks count, where the journal ends, and whether its end is a torn
+//! tail or damage. Pure: blocks go in, events come out.
 
 use zerocopy::little_endian::U32;
 
@@ -33,6 +33,8 @@ pub(crate) struct End {
 /// Takes the blocks of the ring one by one, from the position of block `start` on, once round.
 pub(crate) struct Scan {
     seed: u64,
+    /// The disk writes blocks whole: one that is neither old nor new was damaged later.
+    whole: bool,
     start: u64,
     at: u64,
     ended: bool,
@@ -44,9 +46,10 @@ pub(crate) struct Scan {
 }
 
 impl Scan {
-    pub(crate) fn new(seed: u64, start: u64) -> Self {
+    pub(crate) fn new(seed: u64, start: u64, whole: bool) -> Self {
         Self {
             seed,
+            whole,
             start,
             at: start,
             ended: false,
@@ -73,6 +76,10 @@ impl Scan {
             self.end.tail.push(block.sequence);
         }
         let Some(block) = JournalBlock::read(bytes, self.seed) else {
+            let previous = self.chained.then_some(self.end.previous);
+            if self.whole && !self.ended && JournalBlock::was(bytes, at, previous) {
+                return Err(Damage::Journal { sequence: at });
+            }
             self.ended = true;
             return Ok(None);
         };

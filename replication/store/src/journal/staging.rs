@@ -1,8 +1,9 @@
-//! Records on their way to the disk: collected under the store's lock, from all reactors, in blocks of 4096 bytes.
-//! Knows every number of the journal; does no I/O.
+//! Records on their way to the disk: collected under the store's lock, from all reactors, in blocks
+//! of 4096 bytes. Knows every number of the journal; does no I/O.
 //!
-//! Invariants: `tail <= durable <= written <= taken <= next`, and `next - tail` is less than the ring. `waiting` has one
-//! counter for each block from `durable` to `next`: data writes that its records describe and that are not finished.
+//! Invariants: `tail <= durable <= written <= taken <= next`, and `next - tail` is less than the
+//! ring. `waiting` has one counter for each block from `durable` to `next`: data writes that its
+//! records describe and that are not finished.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -38,8 +39,8 @@ pub(crate) struct Staging {
     barrier_wanted: bool,
     /// Payload blocks at the front of `bytes` whose header was taken already.
     split_payload: usize,
-    /// (block of a compensating clear, block of the failed first write): the second one's data counts as
-    /// settled when the first one is written.
+    /// (block of a compensating clear, block of the failed first write): the second one's data
+    /// counts as settled when the first one is written.
     compensations: Vec<(u64, u64)>,
     /// Announced instead of `durable` while recovery writes what it refused.
     held: Option<u64>,
@@ -116,7 +117,8 @@ impl Staging {
         !self.ring_has_room(1 + payload.len() / BLOCK)
     }
 
-    /// Data blocks that one record may carry: few enough to fit into an empty ring with room to spare.
+    /// Data blocks that one record may carry: few enough to fit into an empty ring with room to
+    /// spare.
     pub(crate) fn payload_max(&self) -> u32 {
         let quarter = u32::try_from(self.ring / 4).unwrap_or(u32::MAX);
         quarter.min(PAYLOAD_MAX)
@@ -137,7 +139,8 @@ impl Staging {
         self.held = at;
     }
 
-    /// Stages a record and the data that goes with it; returns the number of the record's block, or `None` if there is no room now.
+    /// Stages a record and the data that goes with it; returns the number of the record's block, or
+    /// `None` if there is no room now.
     pub(crate) fn append(&mut self, record: &Record<'_>, payload: &[u8]) -> Option<u64> {
         let payload_blocks = payload.len() / BLOCK;
         if !payload.is_empty() {
@@ -197,7 +200,8 @@ impl Staging {
         self.barrier_wanted = true;
     }
 
-    /// Copies the next blocks to write into `buffer`, sealed; `None` if there is nothing to write or, for a barrier, no room.
+    /// Copies the next blocks to write into `buffer`, sealed; `None` if there is nothing to write
+    /// or, for a barrier, no room.
     pub(crate) fn take(&mut self, buffer: &mut [u8]) -> Option<Group> {
         if self.bytes.is_empty() && self.barrier_wanted && self.announced < self.durable {
             if self.used() + 1 >= self.ring {
@@ -212,7 +216,8 @@ impl Staging {
         let to_ring_end = usize::try_from(self.ring - self.taken % self.ring).unwrap_or(usize::MAX);
         let blocks = (self.bytes.len() / BLOCK).min(buffer.len() / BLOCK).min(to_ring_end);
         let length = blocks * BLOCK;
-        // Headers are sealed when taken, so that they announce the latest `durable`; payload was never one.
+        // Headers are sealed when taken, so that they announce the latest `durable`; payload was
+        // never one.
         self.seal_headers(blocks);
         buffer.get_mut(..length)?.copy_from_slice(self.bytes.get(..length)?);
         self.bytes.drain(..length);
@@ -255,7 +260,8 @@ impl Staging {
         self.compensations = settled;
     }
 
-    /// The data of a first write failed; it counts as settled once the block with the clear is written.
+    /// The data of a first write failed; it counts as settled once the block with the clear is
+    /// written.
     pub(crate) fn compensate(&mut self, clear: u64, failed: u64) {
         self.compensations.push((clear, failed));
         self.set_written(self.written);
@@ -280,8 +286,9 @@ impl Staging {
         self.waiting.get_mut(index)
     }
 
-    /// How far `durable` may go after a sync that begins now. Never between a block and its payload: replay drops a block whose
-    /// payload is not whole, so `durable` must not vouch for it alone.
+    /// How far `durable` may go after a sync that begins now. Never between a block and its
+    /// payload: replay drops a block whose payload is not whole, so `durable` must not vouch for it
+    /// alone.
     pub(crate) fn sync_target(&self) -> u64 {
         let mut target = self.durable;
         for (next, waiting) in (self.durable + 1..=self.written).zip(&self.waiting) {

@@ -1,6 +1,7 @@
-//! The journal's half of the background task, on the disk's home reactor: one loop writes what is staged, one syncs what is
-//! written, applies it to memory and wakes those who wait. They run side by side, so a sync covers all writes that
-//! ended meanwhile, and the next group of records leaves while the last one is being synced.
+//! The journal's half of the background task, on the disk's home reactor: one loop writes what is
+//! staged, one syncs what is written, applies it to memory and wakes those who wait. They run side
+//! by side, so a sync covers all writes that ended meanwhile, and the next group of records leaves
+//! while the last one is being synced.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

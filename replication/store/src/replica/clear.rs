@@ -1,5 +1,5 @@
-//! Trim and zeroes: records only. A clear first keeps writes out of its chunk and waits for those under way, so that
-//! none lands after it; reads go on.
+//! Trim and zeroes: records only. A clear first keeps writes out of its chunk and waits for those
+//! under way, so that none lands after it; reads go on.
 
 use std::sync::atomic::Ordering;
 
@@ -33,8 +33,8 @@ impl Drop for Held<'_> {
 }
 
 impl Shared {
-    /// Whether a clear of `mask`, staged now, leaves the chunk with no data and nothing on its way. `own` are
-    /// blocks whose first write the clear takes back.
+    /// Whether a clear of `mask`, staged now, leaves the chunk with no data and nothing on its way.
+    /// `own` are blocks whose first write the clear takes back.
     pub(crate) fn frees(&self, meta: &Meta, chunk: u32, mask: u64, own: u64) -> bool {
         let Some(slot) = self.chunk(chunk) else { return false };
         let (writing, held, recorded) = meta
@@ -49,8 +49,8 @@ impl Shared {
 }
 
 impl<D: Disk> Replica<D> {
-    /// Makes blocks read as zeroes; durable when it returns. With `deallocate` it is [`Replica::deallocate`], without it
-    /// chunks stay with the replica.
+    /// Makes blocks read as zeroes; durable when it returns. With `deallocate` it is
+    /// [`Replica::deallocate`], without it chunks stay with the replica.
     pub async fn write_zeroes(
         &self,
         lba: u64,
@@ -61,7 +61,8 @@ impl<D: Disk> Replica<D> {
         self.clear(lba, blocks.into(), !deallocate).await
     }
 
-    /// Trims blocks: they read as zeroes, and a chunk with no data left goes back to the pool. Durable when it returns.
+    /// Trims blocks: they read as zeroes, and a chunk with no data left goes back to the pool.
+    /// Durable when it returns.
     pub async fn deallocate(&self, lba: u64, blocks: u64) -> Result<(), StoreError> {
         self.check(lba, blocks)?;
         self.clear(lba, blocks, false).await
@@ -96,7 +97,8 @@ impl<D: Disk> Replica<D> {
         }
     }
 
-    /// Stages the clear of one piece; returns its journal block, or `None` if there was nothing to do.
+    /// Stages the clear of one piece; returns its journal block, or `None` if there was nothing to
+    /// do.
     async fn clear_piece(&self, piece: Piece, to_zero: bool) -> Result<Option<u64>, StoreError> {
         let held = self.shared.wait(|meta| self.hold(meta, piece, to_zero)).await?;
         let Some(mut held) = held else { return Ok(None) };

@@ -1,5 +1,5 @@
-//! The data path: one replica on one reactor. [`read`] and overwrites touch only atomics; first writes and clears meet at
-//! the journal.
+//! The data path: one replica on one reactor. [`read`] and overwrites touch only atomics; first
+//! writes and clears meet at the journal.
 
 mod clear;
 mod pin;
@@ -18,9 +18,10 @@ use crate::state::{LIVE, Layer, Shared};
 
 /// A handle to one replica, on one reactor; cheap to clone.
 ///
-/// A `write`, `write_zeroes` or `deallocate` that was polled must be polled to its end: dropping one whose data is on its way to the
-/// disk would leave a write that may land after a later one, so the store then stops the disk
-/// ([`crate::StopReason::WriteAbandoned`]). Reads may be dropped at any time.
+/// A `write`, `write_zeroes` or `deallocate` that was polled must be polled to its end: dropping
+/// one whose data is on its way to the disk would leave a write that may land after a later one, so
+/// the store then stops the disk ([`crate::StopReason::WriteAbandoned`]). Reads may be dropped at
+/// any time.
 #[derive(Clone)]
 pub struct Replica<D> {
     shared: Arc<Shared>,
@@ -74,8 +75,8 @@ impl<D: Disk> Replica<D> {
             * u64::from(self.shared.geometry.chunk_bytes)
     }
 
-    /// Sets the generation of all writes that begin from now on. The first overwrite of a chunk in a new
-    /// generation costs one journal record. Until the first call it is epoch 0, number 0.
+    /// Sets the generation of all writes that begin from now on. The first overwrite of a chunk in
+    /// a new generation costs one journal record. Until the first call it is epoch 0, number 0.
     pub fn set_generation(&self, generation: Generation) {
         let number = self.shared.meta.lock().generations.number(generation);
         self.layer.generation.store(number, Ordering::Release);

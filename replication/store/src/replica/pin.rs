@@ -1,4 +1,5 @@
-//! Pins: while one is held, the chunk is not given to another owner; with a write's pin, no clear touches it.
+//! Pins: while one is held, the chunk is not given to another owner; with a write's pin, no clear
+//! touches it.
 
 use std::sync::atomic::Ordering;
 
@@ -30,7 +31,8 @@ impl<'a> ReadPin<'a> {
             let slot = shared.chunk(chunk)?;
             slot.pin_reader();
             let pin = Self { shared, slot, chunk, data: slot.data() };
-            // Whoever frees the chunk first takes it off the map, then looks at the pins: one of us sees the other.
+            // Whoever frees the chunk first takes it off the map, then looks at the pins: one of us
+            // sees the other.
             if layer.map.get(index) == chunk {
                 return Some(pin);
             }
@@ -51,7 +53,8 @@ fn settle(shared: &Shared, slot: &ChunkSlot, chunk: u32) {
     }
 }
 
-/// Counts a write into a chunk. Must be ended by [`WritePin::end`]; if it is dropped while `in_flight`, the disk stops.
+/// Counts a write into a chunk. Must be ended by [`WritePin::end`]; if it is dropped while
+/// `in_flight`, the disk stops.
 pub(super) struct WritePin<'a> {
     shared: &'a Shared,
     slot: &'a ChunkSlot,
@@ -92,7 +95,8 @@ impl Drop for WritePin<'_> {
 }
 
 impl<D: afs_env::Disk> Replica<D> {
-    /// Pins the chunk for an overwrite in place, if every block of the piece holds data and nothing is in the way.
+    /// Pins the chunk for an overwrite in place, if every block of the piece holds data and nothing
+    /// is in the way.
     pub(super) fn pin_overwrite(&self, piece: Piece) -> Option<WritePin<'_>> {
         if self.shared.tears && !planted(Mutant::TearOverwrites) {
             return None;

@@ -8,7 +8,8 @@ use crate::error::StoreError;
 use crate::format::BLOCK;
 
 impl<D: Disk> Replica<D> {
-    /// Fills the whole buffer (1 or more blocks) from block `lba` on. On an error its contents are unspecified.
+    /// Fills the whole buffer (1 or more blocks) from block `lba` on. On an error its contents are
+    /// unspecified.
     pub async fn read(&self, lba: u64, buffer: BufferMut) -> (BufferMut, Result<(), StoreError>) {
         let piece = Self::blocks_of(buffer.len()).and_then(|blocks| {
             self.check(lba, blocks)?;

@@ -1,5 +1,5 @@
-//! Writes: overwrites in place, first writes with a journal record beside the data, and, on disks that
-//! cannot write 4096 bytes at once, overwrites through the journal.
+//! Writes: overwrites in place, first writes with a journal record beside the data, and, on disks
+//! that cannot write 4096 bytes at once, overwrites through the journal.
 
 use std::sync::atomic::Ordering;
 
@@ -30,11 +30,12 @@ enum Begin<'a> {
 }
 
 impl<D: Disk> Replica<D> {
-    /// Writes whole blocks from block `lba` on; durable when it returns. A write over several blocks may be
-    /// seen in part after a failure, each block old or new.
+    /// Writes whole blocks from block `lba` on; durable when it returns. A write over several
+    /// blocks may be seen in part after a failure, each block old or new.
     ///
     /// # Errors
-    /// After an error each block holds its old or its new data. `Full` leaves blocks of chunks that had space written.
+    /// After an error each block holds its old or its new data. `Full` leaves blocks of chunks that
+    /// had space written.
     pub async fn write(&self, lba: u64, data: Buffer) -> Result<(), StoreError> {
         let blocks = Self::blocks_of(data.len())?;
         self.check(lba, blocks)?;
@@ -285,7 +286,8 @@ impl<D: Disk> Replica<D> {
         self.shared.wait_durable(sequence).await
     }
 
-    /// The data of a first write failed: its record must never count. A clear follows it, and `durable` passes both at once.
+    /// The data of a first write failed: its record must never count. A clear follows it, and
+    /// `durable` passes both at once.
     async fn take_back(
         &self,
         pin: WritePin<'_>,
@@ -356,7 +358,8 @@ impl<D: Disk> Replica<D> {
         Ok(())
     }
 
-    /// Makes durable what an overwrite of the chunk needs: the generation's stamp, and a barrier past its first writes.
+    /// Makes durable what an overwrite of the chunk needs: the generation's stamp, and a barrier
+    /// past its first writes.
     async fn prepare_overwrite(&self, pin: &WritePin<'_>) -> Result<(), StoreError> {
         let wanted = self.layer.generation.load(Ordering::Acquire);
         if pin.slot().generation() != wanted {

@@ -41,7 +41,7 @@ impl Ring {
     }
 
     fn scan(&self, start: u64) -> Result<(Vec<u64>, End), Damage> {
-        let mut scan = Scan::new(SEED, start);
+        let mut scan = Scan::new(SEED, start, true);
         let mut found = Vec::new();
         for n in start..start + RING {
             found.extend(scan.feed(&self.blocks[(n % RING) as usize])?.map(|b| b.sequence));
@@ -88,6 +88,22 @@ fn a_bad_block_that_was_durable_is_damage() {
         ring.blocks[bad as usize][100] ^= 1;
         assert_eq!(ring.scan(1).unwrap_err(), Damage::Journal { sequence: bad });
     }
+}
+
+#[test]
+fn a_damaged_last_block_is_not_taken_for_a_torn_one() {
+    let mut ring = Ring::new(1);
+    for _ in 0..4 {
+        ring.group(1);
+        ring.sync();
+    }
+    ring.blocks[4][3000] ^= 1;
+    assert_eq!(ring.scan(1).unwrap_err(), Damage::Journal { sequence: 4 });
+    let mut torn = Scan::new(SEED, 1, false);
+    for n in 1..=RING {
+        torn.feed(&ring.blocks[(n % RING) as usize]).unwrap();
+    }
+    assert_eq!(torn.finish().unwrap().next, 4, "a disk that tears may have torn it");
 }
 
 #[test]
