@@ -4,10 +4,14 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
+use rustix::net::{RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendFlags};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::transmit::{MAX_SLICES, Transmit};
+
+/// Pieces of a short list: the answers of a few commands.
+const FEW_SLICES: usize = 8;
 
 /// Receives into `slices`, `wanted` bytes in all; `None` when nothing is there now, `Some(0)` at the end.
 ///
@@ -21,7 +25,7 @@ pub(crate) fn receive(
     let mut short = None;
     let result = stream.try_io(Interest::READABLE, || {
         loop {
-            match rustix::io::readv(stream, slices) {
+            match call(stream, slices) {
                 Ok(count) if count == 0 || count == wanted => return Ok(count),
                 Ok(count) => {
                     short = Some(count);
@@ -39,26 +43,61 @@ pub(crate) fn receive(
     }
 }
 
+/// The plain socket calls cost the kernel less than the vectored ones of files.
+fn call(stream: &TcpStream, slices: &mut [IoSliceMut<'_>]) -> rustix::io::Result<usize> {
+    if let [slice] = slices {
+        return rustix::net::recv(stream, &mut **slice, RecvFlags::empty()).map(|(_, count)| count);
+    }
+    let mut ancillary = RecvAncillaryBuffer::default();
+    rustix::net::recvmsg(stream, slices, &mut ancillary, RecvFlags::empty())
+        .map(|message| message.bytes)
+}
+
 /// Sends what `transmit` holds, with one call unless it is cut into very many pieces. Returns the number of
 /// calls; what is left did not fit into the socket.
 pub(crate) fn send(stream: &TcpStream, transmit: &mut Transmit) -> io::Result<u64> {
     let mut calls = 0;
     while !transmit.is_empty() {
-        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-        let filled = transmit.slices(&mut slices);
-        let offered: usize = slices[..filled].iter().map(|slice| slice.len()).sum();
         calls += 1;
-        let count = match stream.try_write_vectored(&slices[..filled]) {
-            Ok(count) => count,
+        // Few pieces are the usual case, and a short list is made sooner than a long one.
+        let sent = if transmit.pieces() <= FEW_SLICES {
+            send_once::<FEW_SLICES>(stream, transmit)
+        } else {
+            send_once::<MAX_SLICES>(stream, transmit)
+        };
+        match sent {
+            Ok((count, offered)) => {
+                transmit.consume(count);
+                if count < offered {
+                    break;
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
             Err(error) => return Err(error),
-        };
-        transmit.consume(count);
-        if count < offered {
-            break;
         }
     }
     Ok(calls)
+}
+
+/// One call with at most `N` pieces; how many bytes went, of how many.
+fn send_once<const N: usize>(
+    stream: &TcpStream,
+    transmit: &Transmit,
+) -> io::Result<(usize, usize)> {
+    let mut slices = [IoSlice::new(&[]); N];
+    let filled = transmit.slices(&mut slices);
+    let slices = slices.get(..filled).unwrap_or_default();
+    let offered = slices.iter().map(|slice| slice.len()).sum();
+    let count = stream.try_io(Interest::WRITABLE, || {
+        loop {
+            let mut ancillary = SendAncillaryBuffer::default();
+            match rustix::net::sendmsg(stream, slices, &mut ancillary, SendFlags::NOSIGNAL) {
+                Err(rustix::io::Errno::INTR) => {}
+                result => return result.map_err(io::Error::from),
+            }
+        }
+    })?;
+    Ok((count, offered))
 }
 
 /// Whether the other end is known to have closed or reset the connection, though bytes may still lie in the

@@ -76,6 +76,11 @@ impl Transmit {
         self.segments.is_empty()
     }
 
+    /// Pieces that wait.
+    pub(crate) fn pieces(&self) -> usize {
+        self.segments.len()
+    }
+
     /// Bytes appended since the connection began.
     pub(crate) fn queued(&self) -> u64 {
         self.queued

@@ -2,8 +2,13 @@
 //! units. It only counts; the memory itself is in `pool`. Allocation and release take at most
 //! nine steps and touch no heap.
 //!
-//! Invariants: a block of order `n` starts at a multiple of `2^n` units; two free buddies of one
-//! order never exist together below the top order; `free_units` is the sum over all free lists.
+//! Blocks that come back wait in a small stack per order for the next request of their size: the
+//! usual request is for what was just returned, and joining buddies only to split them again would
+//! be most of its cost. When no block of a size is left, the stacks are emptied first.
+//!
+//! Invariants: a block of order `n` starts at a multiple of `2^n` units; two buddies of one order
+//! are never in the free lists together below the top order; `free_units` is the sum over all free
+//! lists and stacks.
 
 /// Smallest block in bytes: one page, one logical block.
 pub(crate) const UNIT_BYTES: usize = 4096;
@@ -11,6 +16,9 @@ pub(crate) const UNIT_BYTES: usize = 4096;
 pub(crate) const ORDERS: usize = 9;
 /// Units in the largest block.
 pub(crate) const MAX_UNITS: u32 = 1 << (ORDERS - 1);
+
+/// Blocks that one stack holds.
+const STACK_BLOCKS: usize = 32;
 
 const NONE: u32 = u32::MAX;
 
@@ -22,6 +30,8 @@ enum Unit {
     Free(u8),
     /// Start of an allocated block of this order.
     Used(u8),
+    /// Start of a free block of this order that waits in a stack.
+    Waiting(u8),
 }
 
 #[derive(Clone, Copy)]
@@ -35,7 +45,32 @@ pub(crate) struct Buddy {
     units: Box<[Unit]>,
     links: Box<[Links]>,
     heads: [u32; ORDERS],
+    stacks: [Stack; ORDERS],
     free_units: u32,
+}
+
+/// Free blocks of one order, the last one returned on top.
+#[derive(Clone, Copy)]
+struct Stack {
+    blocks: [u32; STACK_BLOCKS],
+    len: usize,
+}
+
+impl Stack {
+    const EMPTY: Stack = Stack { blocks: [NONE; STACK_BLOCKS], len: 0 };
+
+    /// False when it is full.
+    fn push(&mut self, unit: u32) -> bool {
+        let Some(place) = self.blocks.get_mut(self.len) else { return false };
+        *place = unit;
+        self.len += 1;
+        true
+    }
+
+    fn pop(&mut self) -> Option<u32> {
+        self.len = self.len.checked_sub(1)?;
+        self.blocks.get(self.len).copied()
+    }
 }
 
 /// The order of the smallest block that holds `bytes` (at most 1 MiB).
@@ -52,6 +87,7 @@ impl Buddy {
             units: vec![Unit::Inner; units as usize].into(),
             links: vec![Links { next: NONE, previous: NONE }; units as usize].into(),
             heads: [NONE; ORDERS],
+            stacks: [Stack::EMPTY; ORDERS],
             free_units: units,
         };
         for unit in (0..units).step_by(MAX_UNITS as usize).rev() {
@@ -76,22 +112,55 @@ impl Buddy {
     /// Takes a block of `order`, splitting a larger one if it must; `None` when no block of this
     /// size is free.
     pub(crate) fn allocate(&mut self, order: u8) -> Option<u32> {
+        let unit = match self.stacks[usize::from(order)].pop() {
+            Some(unit) => unit,
+            None => match self.split_off(order) {
+                Some(unit) => unit,
+                None if self.empty_stacks() => self.split_off(order)?,
+                None => return None,
+            },
+        };
+        self.units[unit as usize] = Unit::Used(order);
+        self.free_units -= 1 << order;
+        Some(unit)
+    }
+
+    fn split_off(&mut self, order: u8) -> Option<u32> {
         let found = (order..=top_order()).find(|&o| self.heads[usize::from(o)] != NONE)?;
         let unit = self.heads[usize::from(found)];
         self.remove(unit, found);
         for split in (order..found).rev() {
             self.push(unit + (1 << split), split);
         }
-        self.units[unit as usize] = Unit::Used(order);
-        self.free_units -= 1 << order;
         Some(unit)
     }
 
-    /// Gives the block that starts at `unit` back, and joins it with its free buddies.
+    /// Joins what waits in the stacks with its free buddies; false when nothing waited.
+    fn empty_stacks(&mut self) -> bool {
+        let mut any = false;
+        for order in 0..=top_order() {
+            while let Some(unit) = self.stacks[usize::from(order)].pop() {
+                self.join(unit, order);
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Gives the block that starts at `unit` back.
     pub(crate) fn release(&mut self, unit: u32) {
-        let mut order = self.used_order(unit);
-        let mut start = unit;
+        let order = self.used_order(unit);
         self.free_units += 1 << order;
+        if self.stacks[usize::from(order)].push(unit) {
+            self.units[unit as usize] = Unit::Waiting(order);
+        } else {
+            self.join(unit, order);
+        }
+    }
+
+    /// Joins a block with its free buddies and puts the whole on its free list.
+    fn join(&mut self, unit: u32, mut order: u8) {
+        let mut start = unit;
         self.units[unit as usize] = Unit::Inner;
         while order < top_order() {
             let buddy = start ^ (1 << order);
