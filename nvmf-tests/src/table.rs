@@ -31,7 +31,7 @@ impl std::fmt::Display for Table {
         let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
         for (index, row) in self.rows.iter().enumerate() {
             let cells = row.iter().zip(&widths).map(|(cell, &width)| {
-                let number = cell.starts_with(|c: char| c.is_ascii_digit() || c == '-');
+                let number = cell.parse::<f64>().is_ok();
                 if number { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
             });
             writeln!(f, "  {}", cells.collect::<Vec<_>>().join("   ").trim_end())?;

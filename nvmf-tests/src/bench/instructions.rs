@@ -75,7 +75,7 @@ fn measure(kernel: Kernel, effort: Effort) -> Result<(Vec<f64>, Vec<f64>)> {
 
 fn instructions(guest: &Guest, target: &Target, nqn: &str, effort: Effort) -> Result<Vec<f64>> {
     let connection = nvme::connect(guest, target, nqn, "-i 1")?;
-    let count = if effort == Effort::Full { 3000 } else { 200 };
+    let count = if effort == Effort::Full { 10_000 } else { 200 };
     let mut figures = Vec::new();
     for (name, options) in SHAPES {
         let options =
