@@ -16,6 +16,8 @@ pub const DISCOVERY_IDLE: Duration = Duration::from_secs(120);
 pub const KAS_100MS: u16 = 1;
 const CHECK_MIN: Duration = Duration::from_millis(50);
 const CHECK_MAX: Duration = Duration::from_secs(1);
+/// The least patience with a host that stops inside of a PDU (CONFORMANCE T-89).
+const STALL_MIN: Duration = Duration::from_secs(30);
 /// The longest KATO taken as given, in milliseconds; a longer one becomes this. Nobody waits a day for a dead host.
 const KATO_MS_MAX: u32 = 24 * 3600 * 1000;
 
@@ -49,6 +51,11 @@ impl KeepAlive {
     pub fn set_kato_ms(&self, kato_ms: u32) {
         self.kato_ms.store(rounded(kato_ms), Ordering::Relaxed);
         self.sign_of_life();
+    }
+
+    /// How long a host may stop inside of a PDU, or not take what is sent to it (CONFORMANCE T-89).
+    pub fn stall_timeout(&self) -> Duration {
+        STALL_MIN.max(2 * Duration::from_millis(self.kato_ms().into()))
     }
 
     /// Returns when the host has been silent for too long. `idle` is the limit while KATO is 0; `None` = no limit.
@@ -109,6 +116,13 @@ mod tests {
         assert!(tokio::time::timeout(day, keep_alive.expired(None)).await.is_err());
         let idle = keep_alive.expired(Some(DISCOVERY_IDLE));
         assert!(tokio::time::timeout(day, idle).await.is_ok());
+    }
+
+    #[test]
+    fn a_host_may_stop_inside_of_a_pdu_for_twice_its_kato_and_never_less_than_30_seconds() {
+        for (kato_ms, seconds) in [(0, 30), (5000, 30), (15_000, 30), (60_000, 120)] {
+            assert_eq!(KeepAlive::new(kato_ms).stall_timeout(), Duration::from_secs(seconds));
+        }
     }
 
     #[test]

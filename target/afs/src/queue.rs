@@ -70,7 +70,7 @@ impl QueueService {
                     return Completion::error(Status::COMMAND_SEQUENCE_ERROR);
                 }
                 self.queue.set_connected(parameters);
-                self.watch();
+                self.serve();
                 Completion::with_result(connect_result(controller, false))
             }
             Err(refused) => {
@@ -80,11 +80,17 @@ impl QueueService {
         }
     }
 
-    /// The admin queue watches the keep-alive of its controller for as long as it lives.
-    fn watch(&self) {
-        if let Some(Role::Admin(admin)) = self.role.get() {
-            admin.watch_keep_alive();
-        }
+    /// From Connect on the patience with this host is that of its controller, and the admin queue watches the keep-alive.
+    fn serve(&self) {
+        let keep_alive = match self.role.get() {
+            Some(Role::Admin(admin)) => {
+                admin.watch_keep_alive();
+                &admin.controller().keep_alive
+            }
+            Some(Role::Io(io)) => &io.controller.keep_alive,
+            None => return,
+        };
+        self.queue.set_stall_timeout(keep_alive.stall_timeout());
     }
 }
 
