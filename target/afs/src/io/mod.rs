@@ -86,7 +86,7 @@ impl IoQueue {
         })
     }
 
-    /// CONFORMANCE 5.2, rows 1 to 8, and the flags of row 10. No namespace means a flush of all of them.
+    /// CONFORMANCE 5.2, rows 1 to 8. No namespace means a flush of all of them.
     #[inline]
     fn admit(&self, sqe: &Sqe) -> Result<(Option<Rc<LocalNamespace>>, IoCommand), Status> {
         if !self.controller.enabled() {
@@ -106,7 +106,6 @@ impl IoQueue {
         if target.namespace.read_only && command.is_write() {
             return Err(Status::NAMESPACE_WRITE_PROTECTED.dnr());
         }
-        check_control(sqe)?;
         Ok((Some(target), command))
     }
 
@@ -142,10 +141,22 @@ fn in_range(namespace: &Namespace, lba: u64, blocks: u64) -> Result<(), Status> 
     }
 }
 
+/// CONFORMANCE 5.2 row 9 and the flags of row 10 for a command that names blocks itself.
+#[inline]
+fn addressed(
+    namespace: &Namespace,
+    lba: u64,
+    blocks: u64,
+    request: &Request,
+) -> Result<(), Status> {
+    in_range(namespace, lba, blocks)?;
+    check_control(request.sqe())
+}
+
 /// CONFORMANCE 5.2 rows 9 to 11 for a command that carries `rw.blocks` blocks of data.
 #[inline]
 fn transfer(namespace: &Namespace, rw: &Rw, request: &Request) -> Result<u32, Status> {
-    in_range(namespace, rw.lba, rw.blocks.into())?;
+    addressed(namespace, rw.lba, rw.blocks.into(), request)?;
     let bytes = rw.blocks.checked_mul(BLOCK_BYTES).filter(|bytes| *bytes <= TRANSFER_BYTES_MAX);
     let bytes = bytes.ok_or(Status::INVALID_FIELD.dnr())?;
     if request.data_len() != bytes {
@@ -183,11 +194,11 @@ impl Target<'_> {
                 done(Operation::Compare, rw.blocks.into(), result)
             }
             IoCommand::Verify(rw) => {
-                done(Operation::Verify, rw.blocks.into(), self.verify(&rw).await)
+                done(Operation::Verify, rw.blocks.into(), self.verify(&rw, &request).await)
             }
             IoCommand::WriteZeroes { lba, blocks, deallocate, .. } => {
                 let blocks = u64::from(blocks);
-                let result = self.write_zeroes(lba, blocks, deallocate).await;
+                let result = self.write_zeroes(lba, blocks, deallocate, &request).await;
                 done(Operation::WriteZeroes, blocks, result)
             }
             IoCommand::Flush => {
@@ -230,8 +241,14 @@ impl Target<'_> {
         self.backend.write(rw.lba, data).await.map_err(write_status)
     }
 
-    async fn write_zeroes(&self, lba: u64, blocks: u64, deallocate: bool) -> Result<(), Status> {
-        in_range(self.namespace, lba, blocks)?;
+    async fn write_zeroes(
+        &self,
+        lba: u64,
+        blocks: u64,
+        deallocate: bool,
+        request: &Request,
+    ) -> Result<(), Status> {
+        addressed(self.namespace, lba, blocks, request)?;
         let _held = self.hold(lba, blocks).await?;
         self.backend.write_zeroes(lba, blocks, deallocate).await.map_err(write_status)
     }
@@ -254,8 +271,8 @@ impl Target<'_> {
     }
 
     /// Reads and discards (CONFORMANCE 5.1, Verify); it moves no data over the fabric, so MDTS does not bound it.
-    async fn verify(&self, rw: &Rw) -> Result<(), Status> {
-        in_range(self.namespace, rw.lba, rw.blocks.into())?;
+    async fn verify(&self, rw: &Rw, request: &Request) -> Result<(), Status> {
+        addressed(self.namespace, rw.lba, rw.blocks.into(), request)?;
         self.backend.verify(rw.lba, rw.blocks.into()).await.map_err(read_status)
     }
 }
