@@ -53,6 +53,10 @@ impl AdminQueue {
         if length > TRANSFER_BYTES_MAX {
             return Err(Status::INVALID_FIELD.dnr());
         }
+        // Before the reading has effects: a log that the host cannot get must not count as read.
+        if request.data_len() < length {
+            return Err(Status::DATA_SGL_LENGTH_INVALID.dnr());
+        }
         if wanted.lid == lid::DISCOVERY {
             return self.discovery_log(wanted, length, request).await;
         }
