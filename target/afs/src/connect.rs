@@ -117,6 +117,9 @@ impl Attempt<'_> {
         if self.wanted != ControllerId::DYNAMIC {
             return Err(Refused::Parameter(InvalidParameter::CNTLID));
         }
+        if self.node.stopping() {
+            return Err(Refused::Status(Status::CONNECT_CONTROLLER_BUSY));
+        }
         let controller = if name.is_discovery() {
             self.node.attach_discovery(&self.host, |id| {
                 let view = DiscoveryView::new(self.node.directory(), self.host.nqn.clone());

@@ -118,7 +118,7 @@ impl Node {
     /// Subsystems that are gone close their controllers; entries that make no sense are left out and logged.
     pub fn apply(&self, state: &NodeState, volumes: &HashMap<Uuid, BackendSource>) {
         let _one = self.applying.lock();
-        if self.stopping.load(Ordering::Acquire) {
+        if self.stopping() {
             return;
         }
         let before = self.subsystems.load_full();
@@ -193,6 +193,11 @@ impl Node {
                 controller.events.raise(Event::DiscoveryChange);
             }
         }
+    }
+
+    /// Whether the node is about to end: from then on it makes no more controllers (CONFORMANCE M-40).
+    pub fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
     }
 
     /// Makes a discovery controller for `host`; every host may ask what it can use.

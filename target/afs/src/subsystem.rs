@@ -56,6 +56,8 @@ struct Controllers {
     last: u16,
     /// Where the search for a free id goes on: ids rotate, so that one is not used again soon (CONFORMANCE F-5).
     next: u16,
+    /// Set by `close`: a Connect that found the subsystem just before it was removed must not stay on it.
+    closed: bool,
 }
 
 /// What of a subsystem never changes while it exists.
@@ -96,7 +98,13 @@ impl Subsystem {
             access: ArcSwap::default(),
             namespaces: ArcSwap::default(),
             version: AtomicU64::new(1),
-            controllers: Mutex::new(Controllers { live: BTreeMap::new(), first, last, next }),
+            controllers: Mutex::new(Controllers {
+                live: BTreeMap::new(),
+                first,
+                last,
+                next,
+                closed: false,
+            }),
             publishing: Mutex::new(()),
             change_base,
         }
@@ -191,7 +199,8 @@ impl Subsystem {
             return Err(NoController::Forbidden);
         }
         let of_host = controllers.live.values().filter(|other| other.host == *host).count();
-        if of_host >= CONTROLLERS_PER_HOST_MAX
+        if controllers.closed
+            || of_host >= CONTROLLERS_PER_HOST_MAX
             || controllers.live.len() >= CONTROLLERS_PER_SUBSYSTEM_MAX
         {
             return Err(NoController::Busy);
@@ -207,8 +216,9 @@ impl Subsystem {
         self.controllers.lock().live.remove(&id.get());
     }
 
-    /// Closes every controller: the subsystem is gone or the node stops.
+    /// Closes every controller and makes no more: the subsystem is gone.
     pub fn close(&self, reason: &'static str) {
+        self.controllers.lock().closed = true;
         for controller in self.controllers() {
             controller.close(reason);
         }
