@@ -22,6 +22,7 @@ pub mod command;
 pub mod cqe;
 pub mod fabrics;
 pub mod feature;
+pub mod fuzz;
 pub mod identify;
 pub mod ids;
 pub mod log;

@@ -1,0 +1,48 @@
+//! A way in for fuzzers: any bytes in, no panic. `tests/corpus` is replayed by the tests.
+
+use zerocopy::FromBytes;
+
+use crate::command::{AdminCommand, DsmRange, FabricsCommand, IoCommand, parse_any};
+use crate::fabrics::ConnectData;
+use crate::identify::DescriptorList;
+use crate::log::ana;
+use crate::sqe::Sqe;
+
+/// Reads the first 64 bytes as a command of every kind, and what follows as every kind of data that a host or a
+/// controller sends.
+///
+/// # Panics
+/// When a command that was understood is another one after it was written and read again.
+pub fn fuzz_commands(bytes: &[u8]) {
+    let Some(command) = parse_any(bytes) else { return };
+    let Ok((sqe, data)) = Sqe::ref_from_prefix(bytes) else { return };
+    if let Ok(admin) = command.admin {
+        assert_eq!(AdminCommand::parse(&admin.to_sqe(sqe.nsid())), Ok(admin));
+    }
+    if let Ok(io) = command.io {
+        assert_eq!(IoCommand::parse(&io.to_sqe(sqe.nsid())), Ok(io));
+        if let IoCommand::DatasetManagement { ranges, .. } = io {
+            ranges_are_as_many_as_asked(data, ranges);
+        }
+    }
+    if let Ok(fabrics) = command.fabrics {
+        assert_eq!(FabricsCommand::parse(&fabrics.to_sqe()), Ok(fabrics));
+    }
+    if let Ok((connect, _)) = ConnectData::ref_from_prefix(data) {
+        let names = [connect.subnqn(), connect.hostnqn()];
+        assert!(names.iter().flatten().all(|name| (1..=223).contains(&name.as_str().len())));
+    }
+    if let Ok((list, _)) = DescriptorList::ref_from_prefix(data) {
+        assert!(list.iter().count() <= data.len());
+    }
+    assert!(ana::groups(data).map(|(_, nsids)| nsids.len()).sum::<usize>() <= data.len() / 4);
+}
+
+fn ranges_are_as_many_as_asked(data: &[u8], ranges: u16) {
+    if let Ok(list) = DsmRange::list(data, ranges) {
+        assert_eq!(list.len(), usize::from(ranges));
+        for range in list {
+            assert!(range.within(1 << 20).is_err() || range.lba.get() <= 1 << 20);
+        }
+    }
+}
