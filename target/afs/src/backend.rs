@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use afs_reactor::RingDisk;
-use afs_reactor::{Buffer, BufferMut, Local};
+use afs_reactor::{Buffer, BufferMut, BufferPool, Local};
 use afs_store::{Replica, ReplicaId, StoreError};
 use uuid::Uuid;
 
 use crate::disks::{Attached, StoreDisk};
+use crate::limits::TRANSFER_BYTES_MAX;
 
 /// Why a command on a backend failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -135,6 +136,18 @@ pub enum Backend {
     Store(StoreBackend),
 }
 
+thread_local! {
+    /// As many zeroes as one command can read, for all null volumes of this thread; `None` if there is no memory for them.
+    static ZEROES: Option<Buffer> = zeroes();
+}
+
+fn zeroes() -> Option<Buffer> {
+    let pool = BufferPool::new(TRANSFER_BYTES_MAX as usize).ok()?;
+    let mut buffer = pool.try_alloc(TRANSFER_BYTES_MAX as usize)?;
+    buffer.fill(0);
+    Some(buffer.freeze())
+}
+
 fn blocks_of(bytes: usize) -> u64 {
     bytes as u64 / u64::from(afs_env::BLOCK_BYTES)
 }
@@ -145,6 +158,20 @@ impl Backend {
         match self {
             Backend::Null(null) => null.blocks.load(Relaxed),
             Backend::Store(store) => store.replica.blocks(),
+        }
+    }
+
+    /// What a read of `bytes` bytes from block `lba` on would give, when that takes neither a buffer nor a wait.
+    ///
+    /// A null volume measures the fabric alone, so its reads share zeroes instead of making them anew.
+    #[inline]
+    pub fn read_at_once(&self, lba: u64, bytes: usize) -> Option<Result<Buffer, BackendError>> {
+        match self {
+            Backend::Null(null) => {
+                let zeroes = ZEROES.with(|zeroes| zeroes.as_ref().filter(|all| bytes <= all.len()).map(|all| all.slice(0..bytes)))?;
+                Some(null.check(lba, blocks_of(bytes)).map(|()| zeroes))
+            }
+            Backend::Store(_) => None,
         }
     }
 
@@ -219,8 +246,6 @@ impl Backend {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use afs_reactor::BufferPool;
-
     use super::*;
 
     fn null(blocks: u64) -> (Backend, Arc<AtomicU64>) {
@@ -236,6 +261,15 @@ mod tests {
         let (buffer, result) = null(2).0.read(0, buffer).await;
         assert_eq!(result, Ok(()));
         assert!(buffer.iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn a_null_volume_reads_shared_zeroes_within_its_end() {
+        let (backend, _) = null(2);
+        let data = backend.read_at_once(1, 4096).unwrap().unwrap();
+        assert_eq!(*data, [0; 4096]);
+        assert_eq!(backend.read_at_once(1, 8192).unwrap().err(), Some(BackendError::OutOfRange));
+        assert!(backend.read_at_once(0, TRANSFER_BYTES_MAX as usize + 1).is_none());
     }
 
     #[tokio::test]

@@ -215,6 +215,9 @@ impl Target<'_> {
 
     async fn read(&self, rw: &Rw, request: &Request) -> Result<Completion, Status> {
         let bytes = transfer(self.namespace, rw, request)? as usize;
+        if let Some(read) = self.backend.read_at_once(rw.lba, bytes) {
+            return read.map(Completion::with_data).map_err(read_status);
+        }
         let buffer = match request.pool().try_alloc(bytes) {
             Some(buffer) => buffer,
             None => request.pool().alloc(bytes).await,
