@@ -24,12 +24,18 @@ pub struct NodeOptions {
     pub disks: Vec<String>,
     /// Further arguments.
     pub arguments: Vec<String>,
+    /// Run the release build, for measurements.
+    pub optimised: bool,
 }
 
 impl NodeOptions {
     /// One file of `size` as the disk.
     pub fn file(size: &str) -> Self {
-        Self { disks: vec![format!("{{folder}}/disk:{size}")], arguments: Vec::new() }
+        Self {
+            disks: vec![format!("{{folder}}/disk:{size}")],
+            arguments: Vec::new(),
+            optimised: false,
+        }
     }
 }
 
@@ -61,7 +67,11 @@ impl Node {
         }
         let log =
             fs::OpenOptions::new().create(true).append(true).open(self.folder.join("node.log"))?;
-        let mut command = tied(paths::built("afs")?);
+        let program = match self.options.optimised {
+            true => paths::built_release("afs")?,
+            false => paths::built("afs")?,
+        };
+        let mut command = tied(program);
         command.arg("standalone").arg("--data").arg(self.folder.join("data"));
         for disk in &self.options.disks {
             command
@@ -164,9 +174,14 @@ impl Node {
         Metrics::scrape(self.http)
     }
 
+    /// The process id.
+    pub fn pid(&self) -> Result<u32> {
+        Ok(self.process.as_ref().context("the node is not running")?.id())
+    }
+
     /// What the process holds, as the kernel counts it.
     pub fn footprint(&self) -> Result<Footprint> {
-        let pid = self.process.as_ref().context("the node is not running")?.id();
+        let pid = self.pid()?;
         let status =
             fs::read_to_string(format!("/proc/{pid}/status")).context("read the node's status")?;
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -181,7 +196,7 @@ impl Node {
 
     /// CPU time that the process has used so far.
     pub fn cpu_time(&self) -> Result<Duration> {
-        let pid = self.process.as_ref().context("the node is not running")?.id();
+        let pid = self.pid()?;
         let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
         // Fields 14 and 15 (user and system time in ticks of 10 ms) count from the closing bracket of the name.
         let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);

@@ -6,7 +6,7 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::OnceLock;
 use std::sync::mpsc::{self, SyncSender};
 use std::thread;
@@ -87,6 +87,11 @@ impl Tied {
     /// Its standard output, when it was piped and not taken before.
     pub fn stdout(&mut self) -> Option<ChildStdout> {
         self.child.stdout.take()
+    }
+
+    /// Its standard input, when it was piped and not taken before; dropping it ends the child's input.
+    pub fn stdin(&mut self) -> Option<ChildStdin> {
+        self.child.stdin.take()
     }
 
     /// Waits for the end without a deadline, for programs that a person talks to.

@@ -3,7 +3,13 @@
 //! A benchmark is an entry of [`BENCHES`]: a name, what it compares, the programs it needs, and a function that
 //! returns a table. Each has a tiny mode, which tests run so that benchmarks do not rot.
 
+mod example;
+mod figures;
+mod idle;
 mod instructions;
+mod loopback;
+mod start;
+mod store;
 
 use anyhow::{Result, bail};
 
@@ -34,13 +40,43 @@ pub struct Bench {
 }
 
 /// All measurements.
-pub const BENCHES: &[Bench] = &[Bench {
-    name: "instructions",
-    about: "instructions per I/O over TCP, host and target together, against the kernel's own target in the same guest",
-    programs: &["afs", "conductor"],
-    kernels: &Kernel::ALL,
-    run: instructions::run,
-}];
+pub const BENCHES: &[Bench] = &[
+    Bench {
+        name: "instructions",
+        about: "instructions per I/O over TCP, host and target together, against the kernel's own target in the same guest",
+        programs: &["afs", "conductor"],
+        kernels: &Kernel::ALL,
+        run: instructions::run,
+    },
+    Bench {
+        name: "loopback",
+        about: "4 KiB I/O of a node on one core with a null disk, our own host on another; system calls per I/O of the node",
+        programs: &["afs"],
+        kernels: &[],
+        run: loopback::run,
+    },
+    Bench {
+        name: "store",
+        about: "I/O per second of the store on a file, no fabric, against fio's io_uring with O_DIRECT on the same file",
+        programs: &[],
+        kernels: &[],
+        run: store::run,
+    },
+    Bench {
+        name: "start",
+        about: "start-up after a crash and memory, per TiB of disk on which every chunk is in use",
+        programs: &[],
+        kernels: &[],
+        run: start::run,
+    },
+    Bench {
+        name: "idle",
+        about: "processor time of a node with 16 hosts connected and nothing to do",
+        programs: &["afs"],
+        kernels: &[],
+        run: idle::run,
+    },
+];
 
 /// The benchmarks with these names, all when there are none.
 pub fn named(names: &[String]) -> Result<Vec<&'static Bench>> {

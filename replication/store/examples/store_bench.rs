@@ -1,10 +1,13 @@
-//! Measures the store on a file over the ring disk, with no fabric, on one reactor; and how long a
-//! 1 TiB disk takes to open.
+//! Measures the store on a file over the ring disk, with no fabric, on one reactor. Prints bare numbers, for a program
+//! that runs it in turns with something else on the same file.
 //!
-//! `cargo run --release -p afs-store --example store_bench -- FILE [SECONDS]` (the file is created,
-//! 1 GiB, and removed) `cargo run --release -p afs-store --example store_bench -- --open FILE` (a
-//! sparse file; about 400 MiB are written)
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::cast_precision_loss)]
+//! - `store_bench prepare FILE BYTES BLOCKS`: a file with a store, and in it a volume, all of it written.
+//! - `store_bench read|overwrite FILE DEPTH SECONDS`: random blocks of that volume; I/O per second.
+//! - `store_bench first FILE BLOCKS DEPTH SECONDS`: first writes in an empty volume, in random order, and overwrites of
+//!   the same blocks in the same order; I/O per second of both.
+//!
+//! With `--journal` before all that, overwrites go through the journal even on a disk that writes 4 KiB whole.
+#![allow(clippy::unwrap_used, clippy::cast_precision_loss)]
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -15,184 +18,188 @@ use afs_reactor::{DiskFile, DiskOptions, Local, ReactorConfig, Reactors, RingDis
 use afs_store::{FormatOptions, OpenOptions, Replica, ReplicaId, Store};
 use uuid::Uuid;
 
-const FILE_BYTES: u64 = 1 << 30;
-const BLOCKS: u64 = 192 << 10;
+const BLOCK: usize = 4096;
+/// Odd and no multiple of a small prime: `n * STRIDE % blocks` visits every block once, in no useful order.
+const STRIDE: u64 = 2_654_435_761;
 
-#[derive(Clone, Copy, PartialEq, Debug)]
-enum Kind {
-    Read,
-    Overwrite,
-    FirstWrite,
-}
+type Volume = Rc<Replica<RingDisk>>;
 
 fn main() {
-    let mut arguments = std::env::args().skip(1);
-    let first = arguments.next().expect("usage: store_bench FILE [SECONDS] | --open FILE");
+    let mut words: Vec<String> = std::env::args().skip(1).collect();
+    let whole = words.first().is_none_or(|word| word != "--journal");
+    if !whole {
+        words.remove(0);
+    }
     let config = ReactorConfig { buffer_bytes: 64 << 20, ..ReactorConfig::default() };
     let reactors = Reactors::start(config).unwrap();
-    let home = reactors.handle(0);
-    if first == "--open" {
-        let path = arguments.next().expect("a file");
-        home.run(move |local| open_bench(local, path)).unwrap();
-    } else {
-        let seconds = arguments.next().map_or(3, |n| n.parse().expect("seconds"));
-        home.run(move |local| io_bench(local, first, Duration::from_secs(seconds))).unwrap();
-    }
+    reactors.handle(0).run(move |local| run(local, words, whole)).unwrap();
     reactors.shutdown();
 }
 
-async fn io_bench(local: Local, path: String, length: Duration) {
-    let options = DiskOptions { create_size: Some(FILE_BYTES), ..DiskOptions::default() };
-    let file = DiskFile::open(&path, &options).unwrap();
-    file.preallocate_zeroed(|_, _| {}).unwrap();
-    let disk = RingDisk::new(&local, &file).unwrap();
+async fn run(local: Local, words: Vec<String>, whole: bool) {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let number = |word: &str| word.parse::<u64>().unwrap();
+    match words.as_slice() {
+        ["prepare", file, bytes, blocks] => {
+            prepare(&local, file, number(bytes), number(blocks)).await;
+        }
+        [kind @ ("read" | "overwrite"), file, depth, seconds] => {
+            let store = Open::new(&local, file, whole).await;
+            let volume = store.volume(1);
+            let load = Load::new(number(depth), number(seconds), *kind == "read");
+            let order = Order::random(volume.blocks());
+            println!("{:.0}", load.run(&local, &volume, order).await.0);
+            store.close().await;
+        }
+        ["first", file, blocks, depth, seconds] => {
+            let store = Open::new(&local, file, whole).await;
+            store.store.create_replica(id(2), number(blocks)).await.unwrap();
+            let volume = store.volume(2);
+            let load = Load::new(number(depth), number(seconds), false);
+            let first = load.run(&local, &volume, Order::once(number(blocks))).await;
+            let again = load.run(&local, &volume, Order::once(first.1)).await;
+            println!("{:.0} {:.0}", first.0, again.0);
+            store.store.delete_replica(id(2)).await.unwrap();
+            store.close().await;
+        }
+        _ => eprintln!(
+            "usage: store_bench prepare|read|overwrite|first FILE …; see the beginning of this file"
+        ),
+    }
+}
+
+fn id(number: u128) -> ReplicaId {
+    ReplicaId::from(Uuid::from_u128(number))
+}
+
+async fn prepare(local: &Local, file: &str, bytes: u64, blocks: u64) {
+    let options = DiskOptions { create_size: Some(bytes), ..DiskOptions::default() };
+    let opened = DiskFile::open(file, &options).unwrap();
+    opened.preallocate_zeroed(|_, _| {}).unwrap();
+    let disk = RingDisk::new(local, &opened).unwrap();
+    let format = FormatOptions {
+        force: true,
+        ..FormatOptions::new(Uuid::from_u128(1), OsRandom.next_u64())
+    };
+    Store::format(&disk, &format).await.unwrap();
+    let store = Open::on(local, disk.clone(), true).await;
+    store.store.create_replica(id(1), blocks).await.unwrap();
+    let volume = store.volume(1);
+    for lba in (0..blocks).step_by(64) {
+        let count = usize::try_from((blocks - lba).min(64)).unwrap();
+        let buffer = local.pool().alloc(count * BLOCK).await;
+        volume.write(lba, buffer.freeze()).await.unwrap();
+    }
     println!(
-        "{path}: direct {}, flush needed {}, durability {:?}, atomic unit {}",
-        file.is_direct(),
-        file.needs_flush(),
-        file.durability(),
+        "direct {}, durable by {:?}, writes {} bytes whole",
+        opened.is_direct(),
+        opened.durability(),
         disk.block_size()
     );
-    let format = FormatOptions {
-        force: true,
-        ..FormatOptions::new(Uuid::from_u128(1), OsRandom.next_u64())
-    };
-    Store::format(&disk, &format).await.unwrap();
-    for whole in [true, false] {
-        let options = OpenOptions { assume_whole_blocks: whole, ..OpenOptions::default() };
-        let store = Store::open(disk.clone(), options).await.unwrap();
+    store.close().await;
+}
+
+/// An open store and its background task.
+struct Open {
+    store: Store<RingDisk>,
+    background: tokio::task::JoinHandle<()>,
+}
+
+impl Open {
+    async fn new(local: &Local, file: &str, assume_whole_blocks: bool) -> Open {
+        let file = DiskFile::open(file, &DiskOptions::default()).unwrap();
+        Open::on(local, RingDisk::new(local, &file).unwrap(), assume_whole_blocks).await
+    }
+
+    async fn on(local: &Local, disk: RingDisk, assume_whole_blocks: bool) -> Open {
+        let options = OpenOptions { assume_whole_blocks, ..OpenOptions::default() };
+        let store = Store::open(disk, options).await.unwrap();
         let background = local.spawn_local(store.background());
-        let id = ReplicaId::from(Uuid::from_u128(if whole { 1 } else { 2 }));
-        store.create_replica(id, BLOCKS).await.unwrap();
-        let replica = store.replica(id).unwrap();
-        for kind in [Kind::FirstWrite, Kind::Read, Kind::Overwrite] {
-            if kind != Kind::FirstWrite {
-                fill(&local, &replica).await;
-            }
-            for depth in [1, 32] {
-                if kind == Kind::FirstWrite {
-                    replica.deallocate(0, BLOCKS).await.unwrap();
-                }
-                let (rate, micros) = measure(&local, &replica, kind, depth, length).await;
-                println!("{kind:?} depth {depth:2}: {rate:9.0} IOPS, {micros:7.1} us each");
-            }
-        }
-        println!("{:?}", store.stats());
-        store.delete_replica(id).await.unwrap();
-        store.close().await.unwrap();
-        background.await.unwrap();
-        if disk.block_size() == 4096 {
-            break;
-        }
-        println!("-- the same, with overwrites through the journal:");
+        Open { store, background }
     }
-    std::fs::remove_file(path).unwrap();
-}
 
-async fn fill(local: &Local, replica: &Replica<RingDisk>) {
-    for lba in (0..BLOCKS).step_by(64) {
-        let buffer = local.pool().alloc(64 * 4096).await;
-        replica.write(lba, buffer.freeze()).await.unwrap();
+    fn volume(&self, number: u128) -> Volume {
+        Rc::new(self.store.replica(id(number)).unwrap())
+    }
+
+    async fn close(self) {
+        self.store.close().await.unwrap();
+        self.background.await.unwrap();
     }
 }
 
-async fn measure(
-    local: &Local,
-    replica: &Replica<RingDisk>,
-    kind: Kind,
+/// Which blocks, in which order.
+#[derive(Clone)]
+struct Order {
+    blocks: u64,
+    /// How many blocks at most, and the next one's turn; `None` for any number of random blocks.
+    turn: Option<Rc<Cell<u64>>>,
+}
+
+impl Order {
+    fn random(blocks: u64) -> Order {
+        Order { blocks, turn: None }
+    }
+
+    /// Each of the first `blocks` turns once.
+    fn once(blocks: u64) -> Order {
+        Order { blocks, turn: Some(Rc::default()) }
+    }
+
+    fn next(&self, state: &mut u64, volume_blocks: u64) -> Option<u64> {
+        let Some(turn) = &self.turn else {
+            *state ^= *state << 13;
+            *state ^= *state >> 7;
+            *state ^= *state << 17;
+            return Some(*state % self.blocks);
+        };
+        let mine = turn.get();
+        turn.set(mine + 1);
+        (mine < self.blocks).then_some(mine * STRIDE % volume_blocks)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Load {
     depth: u64,
-    length: Duration,
-) -> (f64, f64) {
-    let begin = Instant::now();
-    let done = Rc::new(Cell::new(0_u64));
-    let tasks: Vec<_> = (0..depth)
-        .map(|worker| {
-            let (local, replica, done) = (local.clone(), replica.clone(), done.clone());
-            let task = local.clone();
-            task.spawn_local(async move {
-                let mut next = worker;
-                let mut state = OsRandom.next_u64() | 1;
-                while begin.elapsed() < length && next < BLOCKS {
-                    state ^= state << 13;
-                    state ^= state >> 7;
-                    state ^= state << 17;
-                    let buffer = local.pool().alloc(4096).await;
-                    match kind {
-                        Kind::Read => {
-                            replica.read(state % BLOCKS, buffer).await.1.unwrap();
-                        }
-                        Kind::Overwrite => {
-                            replica.write(state % BLOCKS, buffer.freeze()).await.unwrap();
-                        }
-                        Kind::FirstWrite => {
-                            replica.write(next, buffer.freeze()).await.unwrap();
-                            next += depth;
-                        }
-                    }
-                    done.set(done.get() + 1);
-                }
-            })
-        })
-        .collect();
-    for task in tasks {
-        task.await.unwrap();
-    }
-    let (count, seconds) = (done.get() as f64, begin.elapsed().as_secs_f64());
-    (count / seconds, seconds * 1e6 * depth as f64 / count)
+    time: Duration,
+    reads: bool,
 }
 
-/// Formats a sparse file of 1 TiB, writes a whole chunk table by closing it, cuts off without a
-/// close after that, and opens it again.
-async fn open_bench(local: Local, path: String) {
-    let file = std::fs::File::create(&path).unwrap();
-    file.set_len(1 << 40).unwrap();
-    drop(file);
-    let file = DiskFile::open(&path, &DiskOptions::default()).unwrap();
-    let disk = RingDisk::new(&local, &file).unwrap();
-    let format = FormatOptions {
-        journal_bytes: Some(64 << 20),
-        force: true,
-        ..FormatOptions::new(Uuid::from_u128(1), OsRandom.next_u64())
-    };
-    Store::format(&disk, &format).await.unwrap();
-    let store = Store::open(disk.clone(), OpenOptions::default()).await.unwrap();
-    let background = local.spawn_local(store.background());
-    let id = ReplicaId::from(Uuid::from_u128(1));
-    let chunks = store.stats().chunks_total;
-    store.create_replica(id, chunks * 64).await.unwrap();
-    let replica = store.replica(id).unwrap();
-    for chunk in 0..4096 {
-        let buffer = local.pool().alloc(4096).await;
-        replica.write(chunk * 64, buffer.freeze()).await.unwrap();
+impl Load {
+    fn new(depth: u64, seconds: u64, reads: bool) -> Load {
+        Load { depth, time: Duration::from_secs(seconds), reads }
     }
-    let begin = Instant::now();
-    store.close().await.unwrap();
-    background.await.unwrap();
-    println!("{chunks} chunks; a whole checkpoint took {:?}", begin.elapsed());
-    drop((store, replica));
-    for (name, close) in [("clean", false), ("after a crash", true)] {
-        let before = resident();
+
+    /// I/O per second, and how many.
+    async fn run(self, local: &Local, volume: &Volume, order: Order) -> (f64, u64) {
         let begin = Instant::now();
-        let store = Store::open(disk.clone(), OpenOptions::default()).await.unwrap();
-        let took = begin.elapsed();
-        println!(
-            "open, {name}: {took:?}, resident memory grew by {} MiB",
-            (resident() - before) >> 20
-        );
-        let background = local.spawn_local(store.background());
-        if close {
-            store.close().await.unwrap();
-            background.await.unwrap();
-        } else {
-            store.create_replica(Uuid::from_u128(2).into(), 1).await.unwrap();
-            background.abort();
-            drop(background.await);
+        let tasks: Vec<_> = (0..self.depth)
+            .map(|_| {
+                let worker = self.worker(local.clone(), volume.clone(), order.clone(), begin);
+                local.spawn_local(worker)
+            })
+            .collect();
+        let mut count = 0;
+        for task in tasks {
+            count += task.await.unwrap();
         }
+        (count as f64 / begin.elapsed().as_secs_f64(), count)
     }
-    std::fs::remove_file(path).unwrap();
-}
 
-fn resident() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096
+    async fn worker(self, local: Local, volume: Volume, order: Order, begin: Instant) -> u64 {
+        let mut state = OsRandom.next_u64() | 1;
+        let mut count = 0;
+        while begin.elapsed() < self.time {
+            let Some(lba) = order.next(&mut state, volume.blocks()) else { break };
+            let buffer = local.pool().alloc(BLOCK).await;
+            if self.reads {
+                volume.read(lba, buffer).await.1.unwrap();
+            } else {
+                volume.write(lba, buffer.freeze()).await.unwrap();
+            }
+            count += 1;
+        }
+        count
+    }
 }
