@@ -168,7 +168,9 @@ impl Backend {
     pub fn read_at_once(&self, lba: u64, bytes: usize) -> Option<Result<Buffer, BackendError>> {
         match self {
             Backend::Null(null) => {
-                let zeroes = ZEROES.with(|zeroes| zeroes.as_ref().filter(|all| bytes <= all.len()).map(|all| all.slice(0..bytes)))?;
+                let zeroes = ZEROES.with(|zeroes| {
+                    zeroes.as_ref().filter(|all| bytes <= all.len()).map(|all| all.slice(0..bytes))
+                })?;
                 Some(null.check(lba, blocks_of(bytes)).map(|()| zeroes))
             }
             Backend::Store(_) => None,
