@@ -100,7 +100,7 @@ pub fn run(effort: Effort) -> Result<Table> {
             &pid,
         ]))?;
     }
-    let (rounds, seconds) = if effort == Effort::Full { (5, 1.5) } else { (1, 0.05) };
+    let (rounds, seconds) = if effort == Effort::Full { (5, 1.0) } else { (1, 0.05) };
     let shapes = shapes(effort);
     let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); shapes.len()];
     for round in 1..=rounds {

@@ -32,7 +32,7 @@ struct Scale {
 impl Scale {
     fn of(effort: Effort) -> Scale {
         match effort {
-            Effort::Full => Scale { file_mib: 2048, volume_mib: 768, rounds: 5, seconds: 3 },
+            Effort::Full => Scale { file_mib: 2048, volume_mib: 768, rounds: 5, seconds: 2 },
             Effort::Tiny => Scale { file_mib: 64, volume_mib: 16, rounds: 1, seconds: 1 },
         }
     }

@@ -15,7 +15,7 @@ pub use durability::Durability;
 pub use error::{DiskError, OpenError};
 pub use file::{DiskFile, DiskOptions};
 pub use ring_disk::RingDisk;
-pub(crate) use sync::SyncGroup;
+pub(crate) use sync::{RunningSync, SyncGroup};
 
 /// The unit of every offset and length, in bytes.
 pub(crate) const BLOCK_BYTES: u64 = 4096;

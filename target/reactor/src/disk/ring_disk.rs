@@ -128,12 +128,12 @@ impl RingDisk {
                 return result;
             }
             let slot = self.ring().slot().await;
-            if group.claim(goal) {
+            if let Some(running) = group.claim(goal) {
                 let (fd, flags) = self.file.target();
                 let fsync = opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC);
                 let entry = fsync.build().flags(flags);
                 // SAFETY: the entry names no memory, and our file.
-                unsafe { slot.begin_detached(entry, group.clone(), self.file.clone()) };
+                unsafe { slot.begin_detached(entry, running, self.file.clone()) };
             }
         }
     }

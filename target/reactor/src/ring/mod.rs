@@ -243,8 +243,8 @@ impl Kernel for Ring {
             if completed.release {
                 self.release(slot);
             }
-            if let Some(group) = completed.detached {
-                group.finish(result);
+            if let Some(sync) = completed.detached {
+                sync.finish(result);
             }
             if let Some(waker) = completed.waker {
                 waker.wake();

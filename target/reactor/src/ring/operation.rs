@@ -2,13 +2,12 @@
 
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use io_uring::squeue;
 
 use super::{Payload, Ring};
-use crate::disk::{AttachedFile, SyncGroup};
+use crate::disk::{AttachedFile, RunningSync};
 
 impl Ring {
     /// A slot for one operation, in order of arrival while all are taken.
@@ -56,11 +55,11 @@ impl SlotToken {
     pub(crate) unsafe fn begin_detached(
         mut self,
         entry: squeue::Entry,
-        group: Arc<SyncGroup>,
+        sync: RunningSync,
         file: Rc<AttachedFile>,
     ) {
         if let Some(slot) = self.slot.take() {
-            self.ring.inner.slots.borrow_mut().begin_detached(slot, group, file);
+            self.ring.inner.slots.borrow_mut().begin_detached(slot, sync, file);
             // SAFETY: the slot now owns the file, until the completion is seen.
             unsafe { self.ring.push(&entry.user_data(u64::from(slot))) };
         }

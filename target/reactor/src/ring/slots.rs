@@ -9,12 +9,11 @@
 //! ```
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::Waker;
 
 use crate::buffer::{Buffer, BufferMut};
 use crate::disk::AttachedFile;
-use crate::disk::SyncGroup;
+use crate::disk::RunningSync;
 use crate::fifo::WaitQueue;
 
 /// What the kernel works on.
@@ -32,7 +31,7 @@ enum State {
     Reserved,
     Active(Option<Waker>),
     Abandoned,
-    Detached(Arc<SyncGroup>),
+    Detached(RunningSync),
     Done(i32),
 }
 
@@ -45,7 +44,7 @@ struct Slot {
 /// What is to be done about a completion once the table is no longer borrowed.
 pub(super) struct Completed {
     pub(super) waker: Option<Waker>,
-    pub(super) detached: Option<Arc<SyncGroup>>,
+    pub(super) detached: Option<RunningSync>,
     pub(super) release: bool,
 }
 
@@ -112,14 +111,9 @@ impl Slots {
     }
 
     /// The operation of a reserved slot begins; its result goes to `group`.
-    pub(super) fn begin_detached(
-        &mut self,
-        slot: u32,
-        group: Arc<SyncGroup>,
-        file: Rc<AttachedFile>,
-    ) {
+    pub(super) fn begin_detached(&mut self, slot: u32, sync: RunningSync, file: Rc<AttachedFile>) {
         self.under_way += 1;
-        let state = State::Detached(group);
+        let state = State::Detached(sync);
         self.table[slot as usize] = Slot { state, payload: Payload::Nothing, file: Some(file) };
     }
 
@@ -168,9 +162,9 @@ impl Slots {
                 self.under_way -= 1;
                 Completed { release: true, ..nothing }
             }
-            State::Detached(group) => {
+            State::Detached(sync) => {
                 self.under_way -= 1;
-                Completed { detached: Some(group), release: true, ..nothing }
+                Completed { detached: Some(sync), release: true, ..nothing }
             }
             other => {
                 slot.state = other;
