@@ -110,7 +110,7 @@ impl Slots {
         self.table[slot as usize] = Slot { state, payload, file: Some(file) };
     }
 
-    /// The operation of a reserved slot begins; its result goes to `group`.
+    /// The operation of a reserved slot begins; `sync` learns its result.
     pub(super) fn begin_detached(&mut self, slot: u32, sync: RunningSync, file: Rc<AttachedFile>) {
         self.under_way += 1;
         let state = State::Detached(sync);
