@@ -70,6 +70,12 @@ impl Frame {
             PduType::CapsuleCmd => common.plen() > shortest,
             other => other.may_have_data(),
         };
+        // Nothing can follow the header of the others, but for a TermReq, which carries the header it complains about.
+        let is_term = matches!(kind, PduType::H2cTermReq | PduType::C2hTermReq);
+        let ends_with_header = !has_data && !is_term;
+        if ends_with_header && common.plen() != shortest {
+            return invalid(offset::PLEN);
+        }
         check_digest_flag(common, flags::DATA_DIGEST, digests.data && has_data)?;
         let total =
             usize::try_from(common.plen()).map_err(|_| (Fes::InvalidHeaderField, offset::PLEN))?;
