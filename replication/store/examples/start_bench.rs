@@ -9,12 +9,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use afs_env::{Disk, OsRandom, Random};
 use afs_reactor::{
-    Buffer, BufferMut, BufferPool, DiskError, DiskFile, DiskOptions, Local, ReactorConfig,
-    Reactors, RingDisk,
+    Buffer, BufferMut, BufferPool, DiskError, DiskFile, DiskOptions, Local, OpenError,
+    ReactorConfig, Reactors, RingDisk,
 };
 use afs_store::{FormatOptions, OpenOptions, Phase, Replica, ReplicaId, Store, StoreStats};
 use uuid::Uuid;
@@ -116,8 +116,17 @@ async fn open(local: Local, path: String) {
     println!("{took} {now} {most} {table} {journal} {}", stats.chunks_total - stats.chunks_free);
 }
 
+/// The kernel lets go of a dead process's ring, and with it of the file, a moment after the process is gone.
 fn ring_disk(local: &Local, path: &str) -> RingDisk {
-    let file = DiskFile::open(path, &DiskOptions::default()).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let file = loop {
+        match DiskFile::open(path, &DiskOptions::default()) {
+            Err(OpenError::InUse { .. }) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            result => break result.unwrap(),
+        }
+    };
     RingDisk::new(local, &file).unwrap()
 }
 
