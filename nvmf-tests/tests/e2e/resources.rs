@@ -27,6 +27,7 @@ pub fn two_hundred_connections_leave_nothing_behind(scene: &mut Scene) -> Result
         "no usable path",
         "Buffer I/O error",
         "I/O error, dev",
+        "unable to read",
     ]);
     let name = nqn("rounds");
     scene.node.conductor()?.export("rounds", "1G", &name)?;
