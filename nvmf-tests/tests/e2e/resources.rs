@@ -20,6 +20,9 @@ for round in $(seq 200); do
   echo 1 > /sys/class/nvme/nvme$instance/delete_controller || exit 1
 done"#;
 
+/// What the host's kernel says when a controller is deleted while its keep-alive is under way.
+const DELETED_DURING_KEEP_ALIVE: [&str; 2] = ["long keepalive RTT", "nvme_keep_alive_end_io"];
+
 pub fn two_hundred_connections_leave_nothing_behind(scene: &mut Scene) -> Result<()> {
     // A disk that goes while the host still looks for partitions on it.
     scene.expect_complaints(&[
@@ -29,6 +32,7 @@ pub fn two_hundred_connections_leave_nothing_behind(scene: &mut Scene) -> Result
         "I/O error, dev",
         "unable to read",
     ]);
+    scene.expect_complaints(&DELETED_DURING_KEEP_ALIVE);
     let name = nqn("rounds");
     scene.node.conductor()?.export("rounds", "1G", &name)?;
     let target = scene.target();
@@ -41,6 +45,7 @@ pub fn two_hundred_connections_leave_nothing_behind(scene: &mut Scene) -> Result
 }
 
 pub fn sixty_four_hosts_at_once_leave_nothing_behind(scene: &mut Scene) -> Result<()> {
+    scene.expect_complaints(&DELETED_DURING_KEEP_ALIVE);
     let name = nqn("hosts");
     scene.node.conductor()?.export("hosts", "1G", &name)?;
     let target = scene.target();
