@@ -85,16 +85,16 @@ mod tests {
         assert!(understood > 20, "{understood} records");
     }
 
-    /// Writes the corpus anew; run by hand when the format changes.
+    /// The files are what the journal writes today. After a change of the format, run this test once with
+    /// `AFS_WRITE_CORPUS=1` and commit what it wrote.
     #[test]
-    #[ignore = "writes into the source folder"]
-    fn write_the_corpus() {
+    fn the_corpus_is_what_the_journal_writes() {
         use crate::ids::{Generation, LayerId, ReplicaId};
         use crate::journal::record::Place;
         use crate::journal::staging::Staging;
 
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/journal");
-        std::fs::create_dir_all(folder).expect("folder");
+        let write_anew = std::env::var_os("AFS_WRITE_CORPUS").is_some();
         let place = Place { chunk: 3, layer: LayerId(2), index: 5 };
         let generation = Generation { epoch: 1, number: 2 };
         let data = [0xa5; 2 * BLOCK];
@@ -125,7 +125,12 @@ mod tests {
             let mut bytes = vec![0; 16 * BLOCK];
             let group = staging.take(&mut bytes).expect("staged");
             bytes.truncate(group.blocks * BLOCK);
-            std::fs::write(format!("{folder}/{name}"), bytes).expect("written");
+            let path = format!("{folder}/{name}");
+            if write_anew {
+                std::fs::write(&path, &bytes).expect("written");
+            }
+            let kept = std::fs::read(&path).expect("the corpus has this file");
+            assert!(kept == bytes, "{name} is not what the journal writes; see above");
         }
     }
 }
