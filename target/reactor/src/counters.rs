@@ -40,6 +40,9 @@ pub(crate) struct Shared {
     pub(crate) parked: AtomicBool,
 }
 
+/// After so much work without a pause, a reactor looks at what it otherwise sees in its pauses.
+const LOOK_AFTER: u64 = 64;
+
 /// The counters of the reactor on whose thread this is; see [`Local::counters`](crate::Local::counters).
 #[derive(Clone)]
 pub struct Counters {
@@ -67,6 +70,9 @@ impl Counters {
     /// before it sleeps.
     pub fn note_work(&self) {
         self.shared.work.add(1);
+        if self.shared.work.get().is_multiple_of(LOOK_AFTER) {
+            crate::idle::while_busy();
+        }
     }
 }
 

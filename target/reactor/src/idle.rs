@@ -1,6 +1,6 @@
 //! What happens between two rounds of a reactor: tokio calls these hooks right before its thread
-//! waits and right after. They look at the ring's memory, keep the reactor polling while the
-//! pacer says so, and note when it last ran.
+//! waits and right after. They look at the memory of the ring and of RDMA devices, keep the
+//! reactor polling while the pacer says so, and note when it last ran.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -12,6 +12,7 @@ use crate::clock::boottime_ns;
 use crate::counters::Counters;
 use crate::pacer::{Pace, Pacer};
 use crate::ring::Ring;
+use crate::verbs::Devices;
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<Idle>>> = const { RefCell::new(None) };
@@ -22,6 +23,7 @@ pub(crate) struct Idle {
     pub(crate) counters: Counters,
     pub(crate) pool: BufferPool,
     pub(crate) ring: Option<Ring>,
+    pub(crate) rdma: Devices,
     pacer: RefCell<Pacer>,
     driver: RefCell<Option<Waker>>,
     parked: Cell<bool>,
@@ -38,6 +40,7 @@ impl Idle {
             counters,
             pool,
             ring,
+            rdma: Devices::default(),
             pacer: RefCell::new(pacer),
             driver: RefCell::new(None),
             parked: Cell::new(false),
@@ -67,10 +70,16 @@ impl Idle {
         if self.ring.as_ref().is_some_and(Ring::is_ready) {
             return self.wake_driver();
         }
+        if self.rdma.wake_ready() {
+            return;
+        }
         if let Pace::PollAt(look) = self.pacer.borrow_mut().ran_out(now, shared.work.get()) {
             self.spin_until(look);
             shared.polls.add(1);
             return self.wake_driver();
+        }
+        if self.rdma.arm() {
+            return;
         }
         shared.parks.add(1);
         shared.parked.store(true, Ordering::Relaxed);
@@ -88,9 +97,13 @@ impl Idle {
         self.pacer.borrow_mut().woke(now);
     }
 
-    /// Waits for a time, or for completions that show up in the ring's memory.
+    /// Waits for a time, or for completions that show up in the memory of the ring or of an RDMA
+    /// device.
     fn spin_until(&self, look: u64) {
-        while boottime_ns() < look && !self.ring.as_ref().is_some_and(Ring::is_ready) {
+        while boottime_ns() < look
+            && !self.ring.as_ref().is_some_and(Ring::is_ready)
+            && !self.rdma.wake_ready()
+        {
             std::hint::spin_loop();
         }
     }
@@ -111,6 +124,14 @@ pub(crate) fn before_park() {
 /// Tokio's `on_thread_unpark`.
 pub(crate) fn after_park() {
     with_current(Idle::after_park);
+}
+
+/// A reactor that never runs out of work does not come to [`before_park`], but its RDMA devices
+/// must have their turn too: called now and then as work is done.
+pub(crate) fn while_busy() {
+    with_current(|idle| {
+        idle.rdma.wake_ready();
+    });
 }
 
 fn with_current(action: impl FnOnce(&Idle)) {

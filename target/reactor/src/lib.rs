@@ -1,6 +1,6 @@
 //! The machine's edge: a runtime per core ([`Reactors`]), page-aligned buffers ([`BufferPool`]),
-//! disks on an io_uring ([`DiskFile`], [`RingDisk`]) and sockets whose system calls are counted
-//! ([`socket`]). All hand-written `unsafe` of the project lives in this crate.
+//! disks on an io_uring ([`DiskFile`], [`RingDisk`]), sockets whose system calls are counted
+//! ([`socket`]) and RDMA ([`verbs`]). All hand-written `unsafe` of the project lives in this crate.
 //!
 //! The fabric and the store run on reactors and use their buffers; the replication code above
 //! sees disks only through the traits of `afs_env`.
@@ -16,6 +16,7 @@ mod pacer;
 mod reactor;
 mod ring;
 pub mod socket;
+pub mod verbs;
 
 pub use buffer::{Buffer, BufferMut, BufferPool, MAX_BUFFER_BYTES};
 pub use counters::{Counters, ReactorStats};

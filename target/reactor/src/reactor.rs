@@ -17,6 +17,7 @@ use crate::counters::{Counters, ReactorStats, Shared};
 use crate::idle::{self, Idle};
 use crate::pacer::Pacer;
 use crate::ring::{Ring, drive};
+use crate::verbs::Devices;
 
 /// How many reactors, and what each of them owns.
 #[derive(Debug, Clone)]
@@ -231,6 +232,11 @@ impl Local {
     /// The disk ring, unless the reactors were configured without.
     pub fn ring(&self) -> Option<&Ring> {
         self.inner.idle.ring.as_ref()
+    }
+
+    /// The RDMA devices that the reactor has open.
+    pub(crate) fn rdma(&self) -> &Devices {
+        &self.inner.idle.rdma
     }
 
     /// The reactor's counters, for those who make system calls on its thread.

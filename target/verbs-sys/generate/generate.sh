@@ -28,7 +28,7 @@ verbs_functions=(
   ibv_get_async_event ibv_ack_async_event ibv_event_type_str ibv_wc_status_str
 )
 verbs_items=(
-  'IBV_WC_.*' 'IBV_WR_.*' 'IBV_SEND_.*' 'IBV_QPT_RC' 'IBV_QPS_.*' 'IBV_QP_STATE' 'IBV_QP_ACCESS_FLAGS'
+  'IBV_WC_.*' 'IBV_WR_.*' 'IBV_SEND_.*' 'IBV_QPT_RC' 'IBV_QPS_.*'
   'IBV_ACCESS_.*' 'IBV_EVENT_.*' 'IBV_TRANSPORT_.*'
 )
 cm_functions=(
@@ -40,7 +40,7 @@ cm_functions=(
 
 "$bindgen" "${common[@]}" --dynamic-loading Ibverbs \
   --allowlist-function "$(join "${verbs_functions[@]}")" --allowlist-var "$(join "${verbs_items[@]}")" \
-  --allowlist-type 'ibv_send_wr|ibv_recv_wr|ibv_wc|ibv_sge|ibv_access_flags|ibv_send_flags' \
+  --allowlist-type 'ibv_send_wr|ibv_recv_wr|ibv_wc|ibv_sge|ibv_access_flags|ibv_send_flags|ibv_qp_attr_mask' \
   --raw-line 'use libc::{pthread_cond_t, pthread_mutex_t};' \
   --output ../src/ibverbs.rs ibverbs.h
 

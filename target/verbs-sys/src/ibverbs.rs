@@ -313,6 +313,29 @@ pub struct ibv_qp_init_attr {
     pub qp_type: ibv_qp_type,
     pub sq_sig_all: libc::c_int,
 }
+pub const IBV_QP_STATE: ibv_qp_attr_mask = 1;
+pub const IBV_QP_CUR_STATE: ibv_qp_attr_mask = 2;
+pub const IBV_QP_EN_SQD_ASYNC_NOTIFY: ibv_qp_attr_mask = 4;
+pub const IBV_QP_ACCESS_FLAGS: ibv_qp_attr_mask = 8;
+pub const IBV_QP_PKEY_INDEX: ibv_qp_attr_mask = 16;
+pub const IBV_QP_PORT: ibv_qp_attr_mask = 32;
+pub const IBV_QP_QKEY: ibv_qp_attr_mask = 64;
+pub const IBV_QP_AV: ibv_qp_attr_mask = 128;
+pub const IBV_QP_PATH_MTU: ibv_qp_attr_mask = 256;
+pub const IBV_QP_TIMEOUT: ibv_qp_attr_mask = 512;
+pub const IBV_QP_RETRY_CNT: ibv_qp_attr_mask = 1024;
+pub const IBV_QP_RNR_RETRY: ibv_qp_attr_mask = 2048;
+pub const IBV_QP_RQ_PSN: ibv_qp_attr_mask = 4096;
+pub const IBV_QP_MAX_QP_RD_ATOMIC: ibv_qp_attr_mask = 8192;
+pub const IBV_QP_ALT_PATH: ibv_qp_attr_mask = 16384;
+pub const IBV_QP_MIN_RNR_TIMER: ibv_qp_attr_mask = 32768;
+pub const IBV_QP_SQ_PSN: ibv_qp_attr_mask = 65536;
+pub const IBV_QP_MAX_DEST_RD_ATOMIC: ibv_qp_attr_mask = 131072;
+pub const IBV_QP_PATH_MIG_STATE: ibv_qp_attr_mask = 262144;
+pub const IBV_QP_CAP: ibv_qp_attr_mask = 524288;
+pub const IBV_QP_DEST_QPN: ibv_qp_attr_mask = 1048576;
+pub const IBV_QP_RATE_LIMIT: ibv_qp_attr_mask = 33554432;
+pub type ibv_qp_attr_mask = libc::c_uint;
 pub const IBV_QPS_RESET: ibv_qp_state = 0;
 pub const IBV_QPS_INIT: ibv_qp_state = 1;
 pub const IBV_QPS_RTR: ibv_qp_state = 2;

@@ -39,5 +39,5 @@ pub mod rdmacm;
 
 pub use ibverbs::*;
 pub use inline::{ibv_poll_cq, ibv_post_send, ibv_post_srq_recv, ibv_req_notify_cq};
-pub use libloading::Library;
+pub use libloading::{Error as LoadError, Library};
 pub use rdmacm::*;

@@ -1,0 +1,379 @@
+//! One RDMA device as one reactor uses it: a protection domain, the registered pools, a completion
+//! queue and a shared receive queue. Opened when the reactor's first connection on it comes,
+//! closed with the last.
+
+mod completions;
+mod driver;
+mod memory;
+mod poll;
+mod receives;
+pub(super) mod wr_id;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+
+use afs_verbs_sys as sys;
+use slab::Slab;
+
+use super::RemoteMemory;
+use super::cm::{CmId, IdInner};
+use super::context::{SharedContext, Watched, watch};
+use super::error::{check, context as in_context};
+use super::library::Verbs;
+use super::queue_pair::{Chain, PairCore, depth_for};
+use crate::buffer::{Buffer, BufferMut, BufferPool};
+use crate::counters::Counters;
+use crate::reactor::Local;
+use completions::Completions;
+use memory::Memory;
+pub(crate) use poll::Devices;
+use receives::Receives;
+pub(super) use receives::{HEADER_BYTES, Message};
+pub(super) use wr_id::PairName;
+
+/// How a device is to be used. The first connection of a reactor decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceOptions {
+    /// Room for data behind the 64 bytes of a message, in each receive; at most
+    /// [`MAX_BUFFER_BYTES`](crate::MAX_BUFFER_BYTES).
+    pub capsule_data_bytes: usize,
+    /// How many receives one reactor keeps ready at most, for all its connections together. The
+    /// device's own limit counts if it is lower.
+    pub receives_max: u32,
+}
+
+/// What a device can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceLimits {
+    /// Commands outstanding on one queue pair.
+    pub commands_max: u16,
+    /// RDMA READs under way on one queue pair.
+    pub initiator_depth: u8,
+    /// RDMA READs of a peer that one queue pair serves at once.
+    pub responder_resources: u8,
+}
+
+/// What is happening on a device, as one reactor uses it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DeviceFigures {
+    /// Bytes of registered memory; what a peer may access counts twice.
+    pub registered_bytes: u64,
+    /// Queue pairs.
+    pub queue_pairs: usize,
+    /// Receives that are ready for messages.
+    pub receives_posted: u32,
+    /// How many should be: fewer are posted while the pool is empty.
+    pub receives_wanted: u32,
+    /// Receives that dying queue pairs took with them; their memory comes back when the device is
+    /// closed.
+    pub receives_lost: u32,
+    /// Calls that handed requests to the device, since it was opened.
+    pub doorbells: u64,
+    /// Looks at the completion queue.
+    pub polls: u64,
+    /// Completions seen.
+    pub completions: u64,
+    /// Times that the reactor asked to be woken, before it slept.
+    pub armings: u64,
+}
+
+/// A device, as one reactor uses it. Cloning it makes another handle.
+#[derive(Clone)]
+pub struct RdmaDevice {
+    pub(super) inner: Rc<DeviceInner>,
+}
+
+/// Memory that a peer can be let in to.
+pub trait RemoteAccess {
+    /// Where it lies, and the pool that it is of.
+    fn place(&self) -> (&BufferPool, *const u8);
+}
+
+impl RemoteAccess for Buffer {
+    fn place(&self) -> (&BufferPool, *const u8) {
+        (self.pool(), self.as_ptr())
+    }
+}
+
+impl RemoteAccess for BufferMut {
+    fn place(&self) -> (&BufferPool, *const u8) {
+        (self.pool(), self.as_ptr())
+    }
+}
+
+impl RdmaDevice {
+    /// The device of a connection, opened unless this reactor has it open. The reactor's pool and
+    /// `pools` are registered with it.
+    ///
+    /// # Errors
+    /// When it is not known yet which device it is, or the device or its limits do not allow it;
+    /// the message says what to change.
+    pub fn of(
+        local: &Local,
+        id: &CmId,
+        options: &DeviceOptions,
+        pools: &[BufferPool],
+    ) -> io::Result<RdmaDevice> {
+        let context = id.inner.context().ok_or_else(|| {
+            io::Error::new(io::ErrorKind::NotConnected, "the RDMA connection has no device yet")
+        })?;
+        let devices = local.rdma();
+        let inner = match devices.find(context, options) {
+            Some(inner) => inner,
+            None => {
+                let inner = Rc::new(DeviceInner::open(local, id, context.clone(), options)?);
+                devices.enter(&inner);
+                local.spawn_local(driver::drive(Rc::downgrade(&inner)));
+                inner
+            }
+        };
+        inner.memory.register(pools)?;
+        Ok(RdmaDevice { inner })
+    }
+
+    /// What the device can do.
+    pub fn limits(&self) -> DeviceLimits {
+        self.inner.limits()
+    }
+
+    /// What is happening on it.
+    pub fn figures(&self) -> DeviceFigures {
+        let inner = &self.inner;
+        let receives = inner.receives.borrow();
+        DeviceFigures {
+            registered_bytes: inner.memory.registered_bytes(),
+            queue_pairs: inner.pairs.borrow().len(),
+            receives_posted: receives.posted(),
+            receives_wanted: receives.target(),
+            receives_lost: receives.lost(),
+            doorbells: inner.doorbells.get(),
+            polls: inner.completions.polls.get(),
+            completions: inner.completed.get(),
+            armings: inner.completions.armings.get(),
+        }
+    }
+
+    /// What a peer of the active side needs to read and write this buffer. `None` when its pool is
+    /// not registered, or no queue pair of the active side was made on the device.
+    pub fn remote_key(&self, buffer: &impl RemoteAccess) -> Option<RemoteMemory> {
+        let (pool, address) = buffer.place();
+        self.inner.memory.remote(pool, address)
+    }
+}
+
+/// The device itself. Its fields are dropped in the order in which their objects may be
+/// destroyed; queue pairs hold the device, so none is left then.
+pub(super) struct DeviceInner {
+    pairs: RefCell<Slab<Rc<PairCore>>>,
+    /// Where they are in the table, by their number in completions.
+    numbers: RefCell<HashMap<u32, usize>>,
+    receives: RefCell<Receives>,
+    pub(super) completions: Completions,
+    pub(super) memory: Memory,
+    /// Until the device is gone.
+    events: RefCell<Option<Watched>>,
+    pub(super) context: Arc<SharedContext>,
+    /// Keeps librdmacm from closing the context.
+    _anchor: Arc<IdInner>,
+    pub(super) chain: RefCell<Chain>,
+    /// Queue pairs that wait for room, found while completions are handled.
+    blocked: RefCell<Vec<PairName>>,
+    options: DeviceOptions,
+    attributes: sys::ibv_device_attr,
+    generation: Cell<u32>,
+    driver: RefCell<Option<Waker>>,
+    pool: BufferPool,
+    counters: Counters,
+    doorbells: Cell<u64>,
+    completed: Cell<u64>,
+}
+
+/// Completions that there is room for at first, if the device has that much.
+const COMPLETIONS: u32 = 4096;
+
+impl DeviceInner {
+    fn open(
+        local: &Local,
+        id: &CmId,
+        context: Arc<SharedContext>,
+        options: &DeviceOptions,
+    ) -> io::Result<DeviceInner> {
+        let attributes = query(&context)?;
+        let receives_max =
+            options.receives_max.max(1).min(receives::max_for(positive(attributes.max_srq_wr)));
+        let memory = Memory::new(context.clone())?;
+        memory.register([local.pool()])?;
+        let completions = Completions::new(
+            context.clone(),
+            receives::entries(receives_max),
+            COMPLETIONS,
+            positive(attributes.max_cqe),
+        )?;
+        let data_bytes = options.capsule_data_bytes.min(crate::MAX_BUFFER_BYTES);
+        let pool = local.pool().clone();
+        let receives =
+            Receives::new(context.clone(), &memory, pool.clone(), receives_max, data_bytes)?;
+        // SAFETY: the context is open.
+        let events = watch(unsafe { (*context.raw()).async_fd })?;
+        Ok(DeviceInner {
+            pairs: RefCell::default(),
+            numbers: RefCell::default(),
+            receives: RefCell::new(receives),
+            completions,
+            memory,
+            events: RefCell::new(Some(events)),
+            context,
+            _anchor: id.inner.clone(),
+            chain: RefCell::default(),
+            blocked: RefCell::default(),
+            options: *options,
+            attributes,
+            generation: Cell::new(0),
+            driver: RefCell::new(None),
+            pool,
+            counters: local.counters().clone(),
+            doorbells: Cell::new(0),
+            completed: Cell::new(0),
+        })
+    }
+
+    pub(super) fn verbs(&self) -> &Verbs {
+        self.context.verbs()
+    }
+
+    pub(super) fn pool(&self) -> &BufferPool {
+        &self.pool
+    }
+
+    pub(super) fn receive_queue(&self) -> *mut sys::ibv_srq {
+        self.receives.borrow().raw()
+    }
+
+    /// Entries of a send queue.
+    pub(super) fn requests_max(&self) -> u32 {
+        positive(self.attributes.max_qp_wr)
+    }
+
+    pub(super) fn limits(&self) -> DeviceLimits {
+        let depth = |most: i32| u8::try_from(positive(most)).unwrap_or(u8::MAX);
+        DeviceLimits {
+            commands_max: depth_for(self.requests_max()),
+            initiator_depth: depth(self.attributes.max_qp_init_rd_atom),
+            responder_resources: depth(self.attributes.max_qp_rd_atom),
+        }
+    }
+
+    pub(super) fn count_doorbell(&self) {
+        self.doorbells.set(self.doorbells.get() + 1);
+    }
+
+    /// Makes keys for peers of the active side.
+    pub(super) fn memory_for_peers(&self) -> io::Result<()> {
+        self.memory.open_remote()
+    }
+
+    /// Enters a queue pair that was just made.
+    pub(super) fn enter(&self, pair: &Rc<PairCore>) -> io::Result<()> {
+        let mut pairs = self.pairs.borrow_mut();
+        let entry = pairs.vacant_entry();
+        let Ok(slot) = u16::try_from(entry.key()) else {
+            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "too many RDMA queue pairs"));
+        };
+        let generation = wr_id::next_generation(self.generation.get());
+        self.generation.set(generation);
+        let mut receives = self.receives.borrow_mut();
+        pair.entered(PairName { slot, generation }, receives.completed_order());
+        entry.insert(pair.clone());
+        self.numbers.borrow_mut().insert(pair.number(), usize::from(slot));
+        receives.widen(pair.depth());
+        self.context.add_fate(pair.number(), pair.fate.clone());
+        self.chain.borrow_mut().reserve(pair.requests_max() as usize);
+        self.blocked.borrow_mut().reserve(pairs.len());
+        Ok(())
+    }
+
+    /// Forgets a queue pair that was destroyed, or (`is_alive`) that could not be.
+    pub(super) fn leave(&self, pair: &PairCore, number: u32, is_alive: bool) {
+        self.context.remove_fate(number, &pair.fate);
+        let slot = usize::from(pair.name().slot);
+        let known = self.pairs.borrow().get(slot).is_some_and(|known| known.name() == pair.name());
+        if known {
+            let pair = self.pairs.borrow_mut().remove(slot);
+            self.numbers.borrow_mut().remove(&number);
+            self.receives.borrow_mut().narrow(pair.depth());
+        }
+        if is_alive {
+            pair.forget_memory();
+        } else {
+            self.completions.release(pair.requests_max());
+        }
+        self.find_lost();
+        self.replenish();
+    }
+
+    /// Posts the receives that are missing.
+    pub(super) fn replenish(&self) {
+        if self.receives.borrow_mut().replenish(&self.memory) {
+            self.wake_driver();
+        }
+    }
+
+    fn find_lost(&self) {
+        let mut receives = self.receives.borrow_mut();
+        let floor = self.pairs.borrow().iter().map(|(_, pair)| pair.received_order()).min();
+        let floor = floor.unwrap_or(receives.completed_order());
+        receives.find_lost(floor);
+    }
+
+    fn set_driver(&self, waker: &Waker) {
+        let mut driver = self.driver.borrow_mut();
+        match driver.as_mut() {
+            Some(known) => known.clone_from(waker),
+            None => *driver = Some(waker.clone()),
+        }
+    }
+
+    fn wake_driver(&self) {
+        if let Some(driver) = self.driver.borrow().as_ref() {
+            driver.wake_by_ref();
+        }
+    }
+}
+
+impl Drop for DeviceInner {
+    fn drop(&mut self) {
+        // The driver holds the device weakly, and ends when it finds it gone.
+        self.wake_driver();
+    }
+}
+
+fn query(context: &SharedContext) -> io::Result<sys::ibv_device_attr> {
+    let mut attributes = std::mem::MaybeUninit::zeroed();
+    // SAFETY: the context is open; a success fills the attributes.
+    let code =
+        unsafe { context.verbs().ib().ibv_query_device(context.raw(), attributes.as_mut_ptr()) };
+    check(code).map_err(|error| in_context("RDMA device", &error))?;
+    // SAFETY: a struct of numbers, zeroed and then filled.
+    Ok(unsafe { attributes.assume_init() })
+}
+
+fn positive(number: i32) -> u32 {
+    u32::try_from(number).unwrap_or(0)
+}
+
+/// Says what could not be destroyed. True when it still exists: then its memory must not be used
+/// again. When the device itself is gone, the kernel has destroyed everything on it (`EIO`).
+pub(super) fn warn_undestroyed(what: &str, result: io::Result<()>) -> bool {
+    match result {
+        Ok(()) => false,
+        Err(error) if error.raw_os_error() == Some(libc::EIO) => false,
+        Err(error) => {
+            tracing::error!(%error, "an RDMA {what} cannot be destroyed");
+            true
+        }
+    }
+}
