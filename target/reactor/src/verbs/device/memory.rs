@@ -154,7 +154,8 @@ impl Domain {
                 self.raw.as_ptr(),
                 address.cast(),
                 bytes,
-                address.addr() as u64,
+                // The device reaches the memory by number from now on.
+                address.expose_provenance() as u64,
                 access,
             )
         })

@@ -80,7 +80,7 @@ const DRAIN_LIMIT: Duration = Duration::from_millis(200);
 /// One end of a reliable connection, on one reactor.
 pub struct QueuePair {
     device: RdmaDevice,
-    core: Rc<PairCore>,
+    pub(super) core: Rc<PairCore>,
     /// Runs once the queue pair is closed and has no work.
     drain: RefCell<Option<Pin<Box<Sleep>>>>,
 }

@@ -1,0 +1,483 @@
+//! A provider of our own: functions that stand where those of the libraries do, over a device that
+//! exists only in a table. It takes requests, and completes them when a test says so.
+#![allow(
+    clippy::undocumented_unsafe_blocks,
+    clippy::cast_possible_truncation,
+    reason = "plays the part of C"
+)]
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::ffi::c_void;
+use std::net::SocketAddr;
+use std::ptr::null_mut;
+
+use afs_verbs_sys::{self as sys, Ibverbs, Library, Rdmacm};
+use parking_lot::Mutex;
+
+use crate::verbs::Verbs;
+use crate::verbs::address;
+
+/// A function with C's way of calling.
+macro_rules! c {
+    (($($name:tt: $type:ty),*) $(-> $result:ty)? $body:block) => {{
+        unsafe extern "C" fn function($($name: $type),*) $(-> $result)? {
+            #[allow(unused_unsafe, reason = "some bodies need none")]
+            unsafe { $body }
+        }
+        function
+    }};
+}
+
+/// A request as the device got it.
+#[derive(Debug, Clone)]
+pub(super) struct Request {
+    pub(super) id: u64,
+    pub(super) pair: u32,
+    pub(super) opcode: u32,
+    pub(super) flags: u32,
+    pub(super) remote: (u64, u32),
+    pub(super) invalidate: u32,
+    /// Address, length and key of each element.
+    pub(super) elements: Vec<(u64, u32, u32)>,
+    /// What an inline message said.
+    pub(super) inline: Vec<u8>,
+}
+
+/// What happens to the device, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Call {
+    PostSend(usize),
+    PostReceive(usize),
+    Modify(u32),
+    Accept,
+    Connect,
+    Establish,
+    Disconnect,
+    DestroyPair,
+    DestroyReceives,
+    DestroyCompletions,
+    ListDevices,
+    Arm,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) calls: Vec<Call>,
+    pub(super) requests: VecDeque<Request>,
+    pub(super) receives: VecDeque<(u64, Vec<(u64, u32)>)>,
+    pub(super) completions: VecDeque<sys::ibv_wc>,
+    pub(super) cm_events: VecDeque<Box<sys::rdma_cm_event>>,
+    /// The send queue takes so many more requests, then refuses.
+    pub(super) room: Option<usize>,
+    /// Protection domains, registrations, queues, queue pairs, channels and ids that are alive.
+    pub(super) alive: i64,
+    pub(super) access: Vec<u32>,
+    next_number: u32,
+    queue: usize,
+}
+
+unsafe impl Send for State {}
+
+/// The device and what stands around it. Lives for ever; a test makes its own.
+pub(super) struct World {
+    pub(super) context: *mut sys::ibv_context,
+    pub(super) state: Mutex<State>,
+    pub(super) completion_fd: Cell<i32>,
+    pub(super) inline: Cell<u32>,
+    pub(super) completions_max: i32,
+}
+
+unsafe impl Send for World {}
+unsafe impl Sync for World {}
+
+thread_local! {
+    /// For the one function that has no argument.
+    static CURRENT: Cell<*const World> = const { Cell::new(std::ptr::null()) };
+}
+
+fn eventfd() -> i32 {
+    unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) }
+}
+
+fn fail(errno: i32) -> i32 {
+    unsafe { *libc::__errno_location() = errno };
+    -1
+}
+
+impl World {
+    pub(super) fn new(completions_max: i32) -> (&'static World, Verbs) {
+        let device: &mut sys::ibv_device = Box::leak(Box::new(unsafe { std::mem::zeroed() }));
+        let context: &mut sys::ibv_context = Box::leak(Box::new(unsafe { std::mem::zeroed() }));
+        context.device = device;
+        context.async_fd = eventfd();
+        context.cmd_fd = -1;
+        context.ops.poll_cq = Some(poll_cq);
+        context.ops.req_notify_cq = Some(req_notify_cq);
+        context.ops.post_send = Some(post_send);
+        context.ops.post_srq_recv = Some(post_srq_recv);
+        let world: &World = Box::leak(Box::new(World {
+            context,
+            state: Mutex::new(State { next_number: 100, ..State::default() }),
+            completion_fd: Cell::new(-1),
+            inline: Cell::new(64),
+            completions_max,
+        }));
+        unsafe { (*world.context).abi_compat = std::ptr::from_ref(world).cast_mut().cast() };
+        CURRENT.set(world);
+        (world, Verbs::of(ibverbs(), rdmacm()))
+    }
+
+    /// A message of the peer for the queue pair. It takes the oldest receive.
+    pub(super) fn deliver(&self, pair: u32, message: &[u8]) {
+        let mut state = self.state.lock();
+        let (id, elements) = state.receives.pop_front().expect("a receive is posted");
+        let mut rest = message;
+        for (address, length) in elements {
+            let part = rest.len().min(length as usize);
+            let to = std::ptr::with_exposed_provenance_mut::<u8>(address as usize);
+            unsafe { to.copy_from_nonoverlapping(rest.as_ptr(), part) };
+            rest = &rest[part..];
+        }
+        assert!(rest.is_empty(), "the message fits");
+        let mut completion = completion(id, pair, sys::IBV_WC_SUCCESS);
+        completion.byte_len = u32::try_from(message.len()).expect("short");
+        state.completions.push_back(completion);
+    }
+
+    /// Completes the oldest request; a successful one that did not ask for a completion has none.
+    pub(super) fn complete(&self, status: u32) -> Request {
+        let mut state = self.state.lock();
+        let request = state.requests.pop_front().expect("a request is posted");
+        if status != sys::IBV_WC_SUCCESS || request.flags & sys::IBV_SEND_SIGNALED != 0 {
+            state.completions.push_back(completion(request.id, request.pair, status));
+        }
+        request
+    }
+
+    /// Makes the event that an armed completion queue wakes its reactor with.
+    pub(super) fn ring(&self) {
+        let one = 1_u64.to_ne_bytes();
+        unsafe { libc::write(self.completion_fd.get(), one.as_ptr().cast(), 8) };
+    }
+
+    pub(super) fn calls(&self) -> Vec<Call> {
+        self.state.lock().calls.clone()
+    }
+
+    pub(super) fn forget_calls(&self) {
+        self.state.lock().calls.clear();
+    }
+
+    /// An event for the connection manager's channel.
+    pub(super) fn cm_event(
+        &self,
+        kind: u32,
+        id: *mut sys::rdma_cm_id,
+        listener: *mut sys::rdma_cm_id,
+    ) {
+        let mut event: Box<sys::rdma_cm_event> = Box::new(unsafe { std::mem::zeroed() });
+        event.event = kind;
+        event.id = id;
+        event.listen_id = listener;
+        self.state.lock().cm_events.push_back(event);
+    }
+
+    /// An id as a connection request brings it.
+    pub(super) fn fresh_id(&self) -> *mut sys::rdma_cm_id {
+        self.state.lock().alive += 1;
+        new_id(self.context)
+    }
+}
+
+fn completion(id: u64, pair: u32, status: u32) -> sys::ibv_wc {
+    let mut completion: sys::ibv_wc = unsafe { std::mem::zeroed() };
+    completion.wr_id = id;
+    completion.qp_num = pair;
+    completion.status = status;
+    completion
+}
+
+fn new_id(context: *mut sys::ibv_context) -> *mut sys::rdma_cm_id {
+    let mut id: Box<sys::rdma_cm_id> = Box::new(unsafe { std::mem::zeroed() });
+    id.verbs = context;
+    Box::into_raw(id)
+}
+
+unsafe fn world(context: *mut sys::ibv_context) -> &'static World {
+    unsafe { &*(*context).abi_compat.cast::<World>() }
+}
+
+unsafe fn make<T>(context: *mut sys::ibv_context) -> *mut T {
+    unsafe {
+        world(context).state.lock().alive += 1;
+        Box::into_raw(Box::new(std::mem::zeroed()))
+    }
+}
+
+unsafe fn unmake<T>(context: *mut sys::ibv_context, object: *mut T, call: Option<Call>) -> i32 {
+    unsafe {
+        let mut state = world(context).state.lock();
+        state.alive -= 1;
+        state.calls.extend(call);
+        drop(Box::from_raw(object));
+    }
+    0
+}
+
+unsafe extern "C" fn poll_cq(cq: *mut sys::ibv_cq, room: i32, to: *mut sys::ibv_wc) -> i32 {
+    unsafe {
+        let mut state = world((*cq).context).state.lock();
+        let mut count = 0;
+        while count < room
+            && let Some(completion) = state.completions.pop_front()
+        {
+            to.add(count as usize).write(completion);
+            count += 1;
+        }
+        count
+    }
+}
+
+unsafe extern "C" fn req_notify_cq(cq: *mut sys::ibv_cq, _: i32) -> i32 {
+    unsafe { world((*cq).context) }.state.lock().calls.push(Call::Arm);
+    0
+}
+
+unsafe extern "C" fn post_send(
+    qp: *mut sys::ibv_qp,
+    mut request: *mut sys::ibv_send_wr,
+    rejected: *mut *mut sys::ibv_send_wr,
+) -> i32 {
+    unsafe {
+        let mut state = world((*qp).context).state.lock();
+        let mut count = 0;
+        while let Some(raw) = request.as_ref() {
+            if let Some(room) = &mut state.room {
+                if *room == 0 {
+                    *rejected = request;
+                    return libc::ENOMEM;
+                }
+                *room -= 1;
+            }
+            let elements: Vec<_> = (0..usize::try_from(raw.num_sge).expect("not negative"))
+                .map(|index| *raw.sg_list.add(index))
+                .map(|element| (element.addr, element.length, element.lkey))
+                .collect();
+            let mut inline = Vec::new();
+            if raw.send_flags & sys::IBV_SEND_INLINE != 0 {
+                let at = std::ptr::with_exposed_provenance::<u8>(elements[0].0 as usize);
+                inline = std::slice::from_raw_parts(at, elements[0].1 as usize).to_vec();
+            }
+            state.requests.push_back(Request {
+                id: raw.wr_id,
+                pair: (*qp).qp_num,
+                opcode: raw.opcode,
+                flags: raw.send_flags,
+                remote: (raw.wr.rdma.remote_addr, raw.wr.rdma.rkey),
+                invalidate: raw.__bindgen_anon_1.invalidate_rkey,
+                elements,
+                inline,
+            });
+            count += 1;
+            request = raw.next;
+        }
+        state.calls.push(Call::PostSend(count));
+    }
+    0
+}
+
+unsafe extern "C" fn post_srq_recv(
+    srq: *mut sys::ibv_srq,
+    mut request: *mut sys::ibv_recv_wr,
+    _: *mut *mut sys::ibv_recv_wr,
+) -> i32 {
+    unsafe {
+        let mut state = world((*srq).context).state.lock();
+        let mut count = 0;
+        while let Some(raw) = request.as_ref() {
+            let elements = (0..usize::try_from(raw.num_sge).expect("not negative"))
+                .map(|index| *raw.sg_list.add(index))
+                .map(|element| (element.addr, element.length))
+                .collect();
+            state.receives.push_back((raw.wr_id, elements));
+            count += 1;
+            request = raw.next;
+        }
+        state.calls.push(Call::PostReceive(count));
+    }
+    0
+}
+
+fn library() -> Library {
+    unsafe { Library::new("libc.so.6") }.expect("every program has it")
+}
+
+fn ibverbs() -> Ibverbs {
+    Ibverbs {
+        __library: library(),
+        ibv_get_device_list: c!((_: *mut i32) -> *mut *mut sys::ibv_device { null_mut() }),
+        ibv_free_device_list: c!((_: *mut *mut sys::ibv_device) {}),
+        ibv_get_device_name: c!((_: *mut sys::ibv_device) -> *const libc::c_char { c"fake".as_ptr() }),
+        ibv_wc_status_str: c!((_: sys::ibv_wc_status) -> *const libc::c_char { c"".as_ptr() }),
+        ibv_event_type_str: c!((_: sys::ibv_event_type) -> *const libc::c_char { c"".as_ptr() }),
+        ibv_get_async_event: c!((_: *mut sys::ibv_context, _: *mut sys::ibv_async_event) -> i32 { fail(libc::EAGAIN) }),
+        ibv_ack_async_event: c!((_: *mut sys::ibv_async_event) {}),
+        ibv_query_device: c!((context: *mut sys::ibv_context, attributes: *mut sys::ibv_device_attr) -> i32 {
+            let attributes = &mut *attributes;
+            attributes.max_qp_wr = 1024;
+            attributes.max_srq_wr = 1024;
+            attributes.max_cqe = world(context).completions_max;
+            attributes.max_qp_init_rd_atom = 16;
+            attributes.max_qp_rd_atom = 16;
+            0
+        }),
+        ibv_alloc_pd: c!((context: *mut sys::ibv_context) -> *mut sys::ibv_pd {
+            let pd = make::<sys::ibv_pd>(context);
+            (*pd).context = context;
+            pd
+        }),
+        ibv_dealloc_pd: c!((pd: *mut sys::ibv_pd) -> i32 { unmake((*pd).context, pd, None) }),
+        ibv_reg_mr_iova2: c!((pd: *mut sys::ibv_pd, address: *mut c_void, length: usize, _: u64, access: u32) -> *mut sys::ibv_mr {
+            let mr = make::<sys::ibv_mr>((*pd).context);
+            (*mr).context = (*pd).context;
+            (*mr).addr = address;
+            (*mr).length = length;
+            let mut state = world((*pd).context).state.lock();
+            state.next_number += 1;
+            state.access.push(access);
+            (*mr).lkey = state.next_number;
+            (*mr).rkey = state.next_number + 0x1000;
+            mr
+        }),
+        ibv_dereg_mr: c!((mr: *mut sys::ibv_mr) -> i32 { unmake((*mr).context, mr, None) }),
+        ibv_create_comp_channel: c!((context: *mut sys::ibv_context) -> *mut sys::ibv_comp_channel {
+            let channel = make::<sys::ibv_comp_channel>(context);
+            (*channel).context = context;
+            (*channel).fd = eventfd();
+            world(context).completion_fd.set((*channel).fd);
+            channel
+        }),
+        ibv_destroy_comp_channel: c!((channel: *mut sys::ibv_comp_channel) -> i32 {
+            libc::close((*channel).fd);
+            unmake((*channel).context, channel, None)
+        }),
+        ibv_create_cq: c!((context: *mut sys::ibv_context, entries: i32, _: *mut c_void, channel: *mut sys::ibv_comp_channel, _: i32) -> *mut sys::ibv_cq {
+            let cq = make::<sys::ibv_cq>(context);
+            (*cq).context = context;
+            (*cq).channel = channel;
+            (*cq).cqe = entries;
+            world(context).state.lock().queue = cq as usize;
+            cq
+        }),
+        ibv_resize_cq: c!((cq: *mut sys::ibv_cq, entries: i32) -> i32 {
+            (*cq).cqe = entries;
+            0
+        }),
+        ibv_destroy_cq: c!((cq: *mut sys::ibv_cq) -> i32 { unmake((*cq).context, cq, Some(Call::DestroyCompletions)) }),
+        ibv_get_cq_event: c!((channel: *mut sys::ibv_comp_channel, _: *mut *mut sys::ibv_cq, _: *mut *mut c_void) -> i32 {
+            let mut count = [0_u8; 8];
+            if libc::read((*channel).fd, count.as_mut_ptr().cast(), 8) == 8 { 0 } else { -1 }
+        }),
+        ibv_ack_cq_events: c!((_: *mut sys::ibv_cq, _: u32) {}),
+        ibv_create_srq: c!((pd: *mut sys::ibv_pd, _: *mut sys::ibv_srq_init_attr) -> *mut sys::ibv_srq {
+            let srq = make::<sys::ibv_srq>((*pd).context);
+            (*srq).context = (*pd).context;
+            srq
+        }),
+        ibv_destroy_srq: c!((srq: *mut sys::ibv_srq) -> i32 {
+            unmake((*srq).context, srq, Some(Call::DestroyReceives))
+        }),
+        ibv_create_qp: c!((pd: *mut sys::ibv_pd, attributes: *mut sys::ibv_qp_init_attr) -> *mut sys::ibv_qp {
+            let context = (*pd).context;
+            let qp = make::<sys::ibv_qp>(context);
+            (*qp).context = context;
+            let mut state = world(context).state.lock();
+            state.next_number += 1;
+            (*qp).qp_num = state.next_number;
+            (*attributes).cap.max_inline_data = world(context).inline.get();
+            qp
+        }),
+        ibv_modify_qp: c!((qp: *mut sys::ibv_qp, attributes: *mut sys::ibv_qp_attr, _: i32) -> i32 {
+            let call = Call::Modify((*attributes).qp_state);
+            world((*qp).context).state.lock().calls.push(call);
+            0
+        }),
+        ibv_destroy_qp: c!((qp: *mut sys::ibv_qp) -> i32 { unmake((*qp).context, qp, Some(Call::DestroyPair)) }),
+    }
+}
+
+/// A channel, and behind it the world that it is of.
+#[repr(C)]
+struct Channel {
+    raw: sys::rdma_event_channel,
+    world: *const World,
+}
+
+unsafe fn note(id: *mut sys::rdma_cm_id, call: Call) -> i32 {
+    unsafe { world((*id).verbs) }.state.lock().calls.push(call);
+    0
+}
+
+fn rdmacm() -> Rdmacm {
+    Rdmacm {
+        __library: library(),
+        rdma_create_event_channel: c!(() -> *mut sys::rdma_event_channel {
+            (*CURRENT.get()).state.lock().alive += 1;
+            let raw = sys::rdma_event_channel { fd: eventfd() };
+            let one = 1_u64.to_ne_bytes();
+            libc::write(raw.fd, one.as_ptr().cast(), 8);
+            Box::into_raw(Box::new(Channel { raw, world: CURRENT.get() })).cast()
+        }),
+        rdma_destroy_event_channel: c!((channel: *mut sys::rdma_event_channel) {
+            let channel = Box::from_raw(channel.cast::<Channel>());
+            libc::close(channel.raw.fd);
+            (*channel.world).state.lock().alive -= 1;
+        }),
+        rdma_create_id: c!((channel: *mut sys::rdma_event_channel, id: *mut *mut sys::rdma_cm_id, _: *mut c_void, _: sys::rdma_port_space) -> i32 {
+            *id = (*(*channel.cast::<Channel>()).world).fresh_id();
+            0
+        }),
+        rdma_destroy_id: c!((id: *mut sys::rdma_cm_id) -> i32 { unmake((*id).verbs, id, None) }),
+        rdma_bind_addr: c!((id: *mut sys::rdma_cm_id, address: *mut libc::sockaddr) -> i32 {
+            let given: Option<SocketAddr> = address::from_c(address.cast());
+            let local = &raw mut (*id).route.addr.__bindgen_anon_1;
+            local.cast::<libc::sockaddr_storage>().write(address::to_c(given.expect("an address")));
+            0
+        }),
+        rdma_resolve_addr: c!((_: *mut sys::rdma_cm_id, _: *mut libc::sockaddr, _: *mut libc::sockaddr, _: i32) -> i32 { 0 }),
+        rdma_resolve_route: c!((_: *mut sys::rdma_cm_id, _: i32) -> i32 { 0 }),
+        rdma_connect: c!((id: *mut sys::rdma_cm_id, _: *mut sys::rdma_conn_param) -> i32 { note(id, Call::Connect) }),
+        rdma_establish: c!((id: *mut sys::rdma_cm_id) -> i32 { note(id, Call::Establish) }),
+        rdma_listen: c!((_: *mut sys::rdma_cm_id, _: i32) -> i32 { 0 }),
+        rdma_accept: c!((id: *mut sys::rdma_cm_id, _: *mut sys::rdma_conn_param) -> i32 { note(id, Call::Accept) }),
+        rdma_reject: c!((_: *mut sys::rdma_cm_id, _: *const c_void, _: u8) -> i32 { 0 }),
+        rdma_disconnect: c!((id: *mut sys::rdma_cm_id) -> i32 { note(id, Call::Disconnect) }),
+        rdma_get_cm_event: c!((channel: *mut sys::rdma_event_channel, event: *mut *mut sys::rdma_cm_event) -> i32 {
+            let world = &*(*channel.cast::<Channel>()).world;
+            match world.state.lock().cm_events.pop_front() {
+                Some(next) => {
+                    *event = Box::into_raw(next);
+                    0
+                }
+                None => fail(libc::EAGAIN),
+            }
+        }),
+        rdma_ack_cm_event: c!((event: *mut sys::rdma_cm_event) -> i32 {
+            drop(Box::from_raw(event));
+            0
+        }),
+        rdma_get_devices: c!((_: *mut i32) -> *mut *mut sys::ibv_context {
+            if let Some(world) = CURRENT.get().as_ref() {
+                world.state.lock().calls.push(Call::ListDevices);
+            }
+            null_mut()
+        }),
+        rdma_free_devices: c!((_: *mut *mut sys::ibv_context) {}),
+        rdma_set_option: c!((_: *mut sys::rdma_cm_id, _: i32, _: i32, _: *mut c_void, _: usize) -> i32 { 0 }),
+        rdma_init_qp_attr: c!((_: *mut sys::rdma_cm_id, _: *mut sys::ibv_qp_attr, mask: *mut i32) -> i32 {
+            *mask = 1;
+            0
+        }),
+    }
+}

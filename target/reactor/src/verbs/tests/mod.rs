@@ -1,0 +1,7 @@
+//! Queue pairs over the fake provider.
+#![allow(clippy::unwrap_used)]
+
+mod fake;
+mod life;
+mod rig;
+mod transfer;
