@@ -123,6 +123,7 @@ impl IdInner {
         }
         if state == sys::IBV_QPS_RTR {
             attributes.max_dest_rd_atomic = pair.access.responder_resources;
+            attributes.min_rnr_timer = RECEIVER_NOT_READY_PAUSE;
         }
         if state == sys::IBV_QPS_RTS {
             attributes.max_rd_atomic = pair.access.initiator_depth;
@@ -147,6 +148,10 @@ const RETRIES: u8 = 7;
 
 /// How often it repeats one that the peer has no receive for: for ever.
 const RECEIVER_NOT_READY_RETRIES: u8 = 7;
+
+/// How long a peer pauses that found no receive: 0.64 ms. The connection manager's own value, 0,
+/// means 655 ms.
+const RECEIVER_NOT_READY_PAUSE: u8 = 12;
 
 fn parameter(pair: &Pair, private_data: &[u8]) -> io::Result<sys::rdma_conn_param> {
     let private_data_len = u8::try_from(private_data.len())

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use afs_verbs_sys as sys;
 
 use super::QueuePairEvent;
-use super::work::{Bounds, Works};
+use super::work::{Bounds, Work, Works};
 use crate::buffer::BufferMut;
 use crate::verbs::cm::IdInner;
 use crate::verbs::context::Fate;
@@ -89,11 +89,27 @@ impl PairCore {
         std::mem::forget(self.messages.take());
     }
 
+    /// Queues a work. What cannot be is dropped, and the queue pair fails.
+    pub(super) fn queue(&self, work: Work) {
+        self.works.borrow_mut().queue(work);
+        self.carry_out_sentence();
+    }
+
+    /// Moves a queue pair that failed by our own judgement to its error state.
+    pub(super) fn carry_out_sentence(&self) {
+        if self.works.borrow_mut().take_condemned()
+            && let Err(error) = self.id.fail_pair()
+        {
+            tracing::debug!(%error, "an RDMA queue pair cannot be moved to its error state");
+        }
+    }
+
     /// A message arrived.
     pub(in crate::verbs) fn received(&self, message: Message, len: usize) {
         self.received_order.set(message.order.max(self.received_order.get()));
         let Message { header, data, .. } = message;
         self.works.borrow_mut().receive(QueuePairEvent::Received { header, len, data });
+        self.carry_out_sentence();
     }
 
     /// A receive of this queue pair failed.

@@ -145,7 +145,7 @@ impl QueuePair {
     /// Queues an RDMA READ of remote memory into the whole of `into`. More than the initiator
     /// depth wait their turn. On a queue pair that has ended it is dropped.
     pub fn read(&self, tag: u16, into: BufferMut, remote: RemoteMemory) {
-        self.core.works.borrow_mut().queue(Work { tag, task: Task::Read { into, remote } });
+        self.core.queue(Work { tag, task: Task::Read { into, remote } });
     }
 
     /// Queues a SEND of `message` (its first 64 bytes) and behind it `payload`, after an RDMA
@@ -168,7 +168,7 @@ impl QueuePair {
         let write = write.filter(|(data, _)| !data.is_empty());
         let payload = payload.filter(|data| !data.is_empty());
         let task = Task::Send { message: bytes, len, payload, write, invalidate };
-        self.core.works.borrow_mut().queue(Work { tag, task });
+        self.core.queue(Work { tag, task });
     }
 
     /// Hands everything queued to the device with one call; makes none when nothing is queued.

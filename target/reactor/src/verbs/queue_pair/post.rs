@@ -71,6 +71,14 @@ impl Chain {
 impl PairCore {
     /// Hands over as much of what is queued as the send queue and the initiator depth allow.
     pub(in crate::verbs) fn post(&self, device: &DeviceInner) -> io::Result<()> {
+        let result = self.try_post(device);
+        if result.is_err() {
+            self.carry_out_sentence();
+        }
+        result
+    }
+
+    fn try_post(&self, device: &DeviceInner) -> io::Result<()> {
         let works = &mut *self.works.borrow_mut();
         if !works.has_queued() {
             return Ok(());
@@ -85,12 +93,12 @@ impl PairCore {
         match (built, handed_over) {
             (Ok(()), Ok(())) => Ok(()),
             (Err(error), Ok(())) => {
-                works.fail(error);
+                works.condemn(error);
                 Err(io::Error::other(error))
             }
             (_, Err(error)) => {
                 let errno = error.raw_os_error().unwrap_or(libc::EIO);
-                works.fail(WorkError::connection(WorkCause::Refused(errno)));
+                works.condemn(WorkError::connection(WorkCause::Refused(errno)));
                 Err(error)
             }
         }

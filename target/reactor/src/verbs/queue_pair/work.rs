@@ -93,6 +93,8 @@ pub(super) struct Works {
     events: VecDeque<QueuePairEvent>,
     messages: usize,
     failed: bool,
+    /// Failed by our own judgement: the device does not know yet.
+    condemned: bool,
     closing: bool,
     pub(super) ended: u64,
     waker: Option<Waker>,
@@ -113,6 +115,7 @@ impl Works {
             events: VecDeque::with_capacity(works + bounds.messages_max() + 1),
             messages: 0,
             failed: false,
+            condemned: false,
             closing: false,
             ended: 0,
             waker: None,
@@ -144,11 +147,11 @@ impl Works {
             return;
         }
         if self.table.len() >= self.bounds.works_max() {
-            return self.fail(WorkError::connection(WorkCause::TooManyRequests));
+            return self.condemn(WorkError::connection(WorkCause::TooManyRequests));
         }
         if matches!(work.task, Task::Read { .. }) && self.bounds.initiator_depth == 0 {
             let error = WorkError { operation: WorkOperation::Read, cause: WorkCause::NoReads };
-            return self.fail(error);
+            return self.condemn(error);
         }
         let is_read = matches!(work.task, Task::Read { .. });
         let Ok(index) = u16::try_from(self.table.insert(work)) else { return };
@@ -157,8 +160,11 @@ impl Works {
 
     /// A message of the peer.
     pub(super) fn receive(&mut self, event: QueuePairEvent) {
+        if self.failed {
+            return;
+        }
         if self.messages >= self.bounds.messages_max() {
-            return self.fail(WorkError::connection(WorkCause::TooManyMessages));
+            return self.condemn(WorkError::connection(WorkCause::TooManyMessages));
         }
         self.messages += 1;
         self.events.push_back(event);
@@ -194,6 +200,17 @@ impl Works {
         if !self.closing {
             self.tell(QueuePairEvent::Failed(error));
         }
+    }
+
+    /// Ends a queue pair that the device still takes for a good one.
+    pub(super) fn condemn(&mut self, error: WorkError) {
+        self.condemned |= !self.failed;
+        self.fail(error);
+    }
+
+    /// Must the device be told that it has failed? True once.
+    pub(super) fn take_condemned(&mut self) -> bool {
+        std::mem::take(&mut self.condemned)
     }
 
     /// The owner closes it.

@@ -235,5 +235,6 @@ fn a_peer_that_floods_the_queue_is_cut_off() {
             }
         }
         assert_eq!(messages, 24);
+        assert!(rig.world.calls().contains(&Call::Modify(sys::IBV_QPS_ERR)));
     });
 }
