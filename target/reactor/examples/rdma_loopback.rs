@@ -4,6 +4,8 @@
 //! round drops its ends in the middle of the traffic instead.
 //! `rdma_loopback ADDRESS removal` connects and waits until the device is removed
 //! (`rdma link delete`), closes everything, and waits for a device to come again.
+//! `rdma_loopback ADDRESS churn` keeps one connection busy while a hundred others die in the
+//! middle of messages, and tells how many receives were lost with them.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "an example")]
 
 use std::collections::HashMap;
@@ -55,6 +57,7 @@ fn main() {
     runtime.block_on(async {
         match mode.as_str() {
             "removal" => removal(&verbs, &reactors, address).await,
+            "churn" => Lab::new(&verbs, &reactors, address).churn().await,
             rounds => {
                 let mut lab = Lab::new(&verbs, &reactors, address);
                 for round in 0..rounds.parse().unwrap() {
@@ -118,7 +121,23 @@ impl<'a> Lab<'a> {
                 },
             }
         }
+        self.ends.retain(|_, end| !end.is_closed());
+    }
+
+    async fn churn(&mut self) {
+        let (done, mut results) = unbounded_channel();
+        self.connect(&done, Part::Pings).await;
+        drop(done);
+        for _ in 0..100 {
+            self.round(true).await;
+        }
+        // A last one finds what was lost: its messages came later than all of that.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        self.round(true).await;
         self.ends.clear();
+        while let Some(line) = results.recv().await {
+            println!("{line}");
+        }
     }
 
     async fn until_removed(&mut self) {
@@ -287,9 +306,8 @@ async fn host(local: &Local, id: CmId, mut events: Events, part: Part) -> String
     match part {
         Part::Whole => failure = everything(local, &device, &pair, &mut events).await,
         Part::Abrupt => {
-            burst(local, &pair, 12);
-            // Some of it is on the way when both ends vanish.
-            tokio::task::yield_now().await;
+            // Some of it is on the way when this end vanishes.
+            burst(local, &pair, DEPTH);
         }
         Part::Pings => {
             burst(local, &pair, 1);
@@ -380,7 +398,7 @@ async fn finish(
     // The device's task lets go of its part in its next turn.
     tokio::time::sleep(Duration::from_millis(1)).await;
     let leaked = local.pool().total_bytes() - local.pool().free_bytes();
-    assert_eq!(leaked, 0, "{name}: bytes of the pool are missing");
+    assert!(leaked == 0 || after.queue_pairs > 0, "{name}: {leaked} bytes of the pool are missing");
     let failure = failure.map_or_else(|| "no failure".to_owned(), |error| error.to_string());
     format!(
         "{name}: {ended} works, {} doorbells, {} completions, {} armings, {} lost receives; {} receives posted, {} after; {failure}",

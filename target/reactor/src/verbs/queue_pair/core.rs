@@ -50,7 +50,7 @@ impl PairCore {
         }
     }
 
-    pub(super) fn raw(&self) -> *mut sys::ibv_qp {
+    pub(in crate::verbs) fn raw(&self) -> *mut sys::ibv_qp {
         self.raw.as_ptr()
     }
 

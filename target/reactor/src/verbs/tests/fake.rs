@@ -67,6 +67,7 @@ pub(super) struct State {
     pub(super) requests: VecDeque<Request>,
     pub(super) receives: VecDeque<(u64, Vec<(u64, u32)>)>,
     pub(super) completions: VecDeque<sys::ibv_wc>,
+    pub(super) async_events: VecDeque<sys::ibv_async_event>,
     pub(super) cm_events: VecDeque<Box<sys::rdma_cm_event>>,
     /// The send queue takes so many more requests, then refuses.
     pub(super) room: Option<usize>,
@@ -74,7 +75,6 @@ pub(super) struct State {
     pub(super) alive: i64,
     pub(super) access: Vec<u32>,
     next_number: u32,
-    queue: usize,
 }
 
 unsafe impl Send for State {}
@@ -159,6 +159,15 @@ impl World {
     pub(super) fn ring(&self) {
         let one = 1_u64.to_ne_bytes();
         unsafe { libc::write(self.completion_fd.get(), one.as_ptr().cast(), 8) };
+    }
+
+    /// An asynchronous event, about a queue pair or about the device.
+    pub(super) fn async_event(&self, kind: u32, pair: *mut sys::ibv_qp) {
+        let element = sys::ibv_async_event__bindgen_ty_1 { qp: pair };
+        let event = sys::ibv_async_event { element, event_type: kind };
+        self.state.lock().async_events.push_back(event);
+        let one = 1_u64.to_ne_bytes();
+        unsafe { libc::write((*self.context).async_fd, one.as_ptr().cast(), 8) };
     }
 
     pub(super) fn calls(&self) -> Vec<Call> {
@@ -321,7 +330,18 @@ fn ibverbs() -> Ibverbs {
         ibv_get_device_name: c!((_: *mut sys::ibv_device) -> *const libc::c_char { c"fake".as_ptr() }),
         ibv_wc_status_str: c!((_: sys::ibv_wc_status) -> *const libc::c_char { c"".as_ptr() }),
         ibv_event_type_str: c!((_: sys::ibv_event_type) -> *const libc::c_char { c"".as_ptr() }),
-        ibv_get_async_event: c!((_: *mut sys::ibv_context, _: *mut sys::ibv_async_event) -> i32 { fail(libc::EAGAIN) }),
+        ibv_get_async_event: c!((
+            context: *mut sys::ibv_context,
+            event: *mut sys::ibv_async_event
+        ) -> i32 {
+            match world(context).state.lock().async_events.pop_front() {
+                Some(next) => {
+                    *event = next;
+                    0
+                }
+                None => fail(libc::EAGAIN),
+            }
+        }),
         ibv_ack_async_event: c!((_: *mut sys::ibv_async_event) {}),
         ibv_query_device: c!((context: *mut sys::ibv_context, attributes: *mut sys::ibv_device_attr) -> i32 {
             let attributes = &mut *attributes;
@@ -367,7 +387,6 @@ fn ibverbs() -> Ibverbs {
             (*cq).context = context;
             (*cq).channel = channel;
             (*cq).cqe = entries;
-            world(context).state.lock().queue = cq as usize;
             cq
         }),
         ibv_resize_cq: c!((cq: *mut sys::ibv_cq, entries: i32) -> i32 {

@@ -1,12 +1,14 @@
 //! How connections begin and end, and what they leave behind.
 
+use std::task::{Context, Waker};
+
 use afs_verbs_sys as sys;
 
 use super::fake::Call;
 use super::rig::{Pair, Rig, on_reactor, settle};
 use crate::verbs::{
     CmEventKind, DeviceOptions, QueuePair, QueuePairEvent, QueuePairOptions, RdmaDevice,
-    RemoteMemory, Unavailable, Verbs,
+    RemoteMemory, Unavailable, Verbs, WorkCause,
 };
 
 const REMOTE: RemoteMemory = RemoteMemory { address: 0xabcd_0000, key: 0x77 };
@@ -209,6 +211,52 @@ fn a_completion_wakes_a_reactor_that_sleeps() {
         });
         assert!(matches!(it.event().await, QueuePairEvent::Received { .. }));
         peer.join().unwrap();
+    });
+}
+
+#[test]
+fn a_reactor_that_never_pauses_still_sees_completions() {
+    on_reactor(|local| async move {
+        let rig = Rig::new(&local);
+        let it = rig.accept(8, 4).await;
+        rig.world.deliver(it.number, &[0; 64]);
+        for _ in 0..1000 {
+            local.counters().note_work();
+            // The reactor has something to run at all times.
+            tokio::task::yield_now().await;
+            if !it.pair.poll_event(&mut Context::from_waker(Waker::noop())).is_pending() {
+                return;
+            }
+        }
+        panic!("the message was not seen");
+    });
+}
+
+#[test]
+fn a_device_that_fails_takes_its_queue_pairs_with_it() {
+    on_reactor(|local| async move {
+        let rig = Rig::new(&local);
+        let (first, second) = (rig.accept(8, 4).await, rig.accept(8, 4).await);
+        rig.world.async_event(sys::IBV_EVENT_QP_FATAL, first.pair.core.raw());
+        let QueuePairEvent::Failed(error) = first.event().await else { panic!("told to fail") };
+        assert_eq!(error.cause, WorkCause::Device);
+        assert!(second.is_silent().await);
+        rig.world.async_event(sys::IBV_EVENT_DEVICE_FATAL, std::ptr::null_mut());
+        assert!(matches!(second.event().await, QueuePairEvent::Failed(_)));
+        assert!(first.is_silent().await, "told once");
+    });
+}
+
+#[test]
+fn a_closed_queue_pair_is_idle_as_soon_as_the_device_takes_no_more_receives() {
+    on_reactor(|local| async move {
+        let rig = Rig::new(&local);
+        let it = rig.accept(8, 4).await;
+        it.pair.disconnect();
+        assert!(!it.is_idle());
+        rig.world.async_event(sys::IBV_EVENT_QP_LAST_WQE_REACHED, it.pair.core.raw());
+        settle().await;
+        assert!(it.is_idle());
     });
 }
 
