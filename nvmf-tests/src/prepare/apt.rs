@@ -13,6 +13,8 @@ use super::say;
 use crate::paths;
 use crate::process::run;
 
+/// Environment variable that names a mirror of Debian's archive.
+const MIRROR: &str = "AFS_LAB_DEBIAN_MIRROR";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// Installs packages on this system; `root` tells whether sudo is needed.
@@ -40,6 +42,32 @@ pub fn install(packages: &[&str], root: bool) -> Result<()> {
     Ok(())
 }
 
+/// Where Debian's archive is: what the person says, or what this system's own apt uses.
+fn mirror() -> Result<String> {
+    if let Ok(mirror) = std::env::var(MIRROR) {
+        return Ok(mirror.trim_end_matches('/').to_owned());
+    }
+    let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
+    files.extend(
+        fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten().map(|e| e.path()),
+    );
+    let texts = files.iter().filter_map(|file| fs::read_to_string(file).ok());
+    match texts.filter_map(|text| mirror_in(&text)).next() {
+        Some(mirror) => Ok(mirror),
+        None => bail!(
+            "this system's package lists have no such kernel; set {MIRROR} to a mirror of Debian's archive (a URL that \
+             ends in /debian, with the security archive beside it), then run again"
+        ),
+    }
+}
+
+/// The first address of a Debian archive in a list of apt's sources, in either of its two notations.
+fn mirror_in(sources: &str) -> Option<String> {
+    let lines = sources.lines().map(str::trim_start).filter(|line| !line.starts_with('#'));
+    let mut words = lines.flat_map(str::split_whitespace).map(|word| word.trim_end_matches('/'));
+    words.find(|word| word.contains("://") && word.ends_with("/debian")).map(str::to_owned)
+}
+
 /// A place to look for packages.
 pub struct Apt {
     options: Vec<String>,
@@ -63,12 +91,13 @@ impl Apt {
         for folder in ["lists/partial", "archives/partial", "etc/preferences.d", "etc/apt.conf.d"] {
             fs::create_dir_all(root.join(folder))?;
         }
+        let mirror = mirror()?;
         let sources = root.join("etc/sources.list");
         fs::write(
             &sources,
             format!(
-                "deb [arch=amd64 signed-by={KEYRING}] http://deb.debian.org/debian bookworm main\n\
-                 deb [arch=amd64 signed-by={KEYRING}] http://deb.debian.org/debian-security bookworm-security main\n"
+                "deb [arch=amd64 signed-by={KEYRING}] {mirror} bookworm main\n\
+                 deb [arch=amd64 signed-by={KEYRING}] {mirror}-security bookworm-security main\n"
             ),
         )?;
         fs::write(root.join("status"), "")?;
@@ -83,9 +112,9 @@ impl Apt {
             "APT::Sandbox::User=".to_owned(),
         ];
         let apt = Self { options };
-        run(apt.command("apt-get").args(["update", "--quiet"])).context(
-            "fetch the package lists of Debian 12 from deb.debian.org (is there a network, or a proxy in the way?)",
-        )?;
+        run(apt.command("apt-get").args(["update", "--quiet"])).with_context(|| {
+            format!("fetch the package lists of Debian 12 from {mirror} (is there a network, or a proxy in the way?)")
+        })?;
         Ok(apt)
     }
 
@@ -124,5 +153,19 @@ impl Apt {
             .context("unpack the kernel package")?;
         fs::remove_file(package)?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mirror_is_found_in_both_notations_of_apt() {
+        let old = "# deb http://no.example/debian x\ndeb [arch=amd64] http://a.example/debian/ bookworm main\n";
+        let new = "Types: deb\nURIs: http://b.example/debian\nSuites: trixie\n";
+        assert_eq!(mirror_in(old).as_deref(), Some("http://a.example/debian"));
+        assert_eq!(mirror_in(new).as_deref(), Some("http://b.example/debian"));
+        assert_eq!(mirror_in("URIs: http://c.example/ubuntu\n"), None);
     }
 }

@@ -16,9 +16,8 @@ pub struct Tool {
     package: &'static str,
 }
 
-const TOOLS: [Tool; 16] = [
+const TOOLS: [Tool; 15] = [
     Tool { program: "qemu-system-x86_64", package: "qemu-system-x86" },
-    Tool { program: "qemu-img", package: "qemu-utils" },
     Tool { program: "busybox", package: "busybox-static" },
     Tool { program: "modprobe", package: "kmod" },
     Tool { program: "xz", package: "xz-utils" },
