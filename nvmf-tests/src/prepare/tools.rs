@@ -1,4 +1,4 @@
-//! Which programs the lab uses, which package has each, and installing what is missing.
+//! Which programs and libraries the lab uses, which package has each, and installing what is missing.
 
 use std::env;
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -9,42 +9,71 @@ use anyhow::{Context, Result, bail};
 
 use super::{Consent, apt, say};
 
-/// A program that the lab runs, here or in a guest.
+/// Something that the lab uses, here or in a guest.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Tool {
-    program: &'static str,
+    need: Need,
     package: &'static str,
 }
 
-const TOOLS: [Tool; 15] = [
-    Tool { program: "qemu-system-x86_64", package: "qemu-system-x86" },
-    Tool { program: "busybox", package: "busybox-static" },
-    Tool { program: "modprobe", package: "kmod" },
-    Tool { program: "xz", package: "xz-utils" },
-    Tool { program: "zstd", package: "zstd" },
-    Tool { program: "nvme", package: "nvme-cli" },
-    Tool { program: "fio", package: "fio" },
-    Tool { program: "mkfs.ext4", package: "e2fsprogs" },
-    Tool { program: "mkfs.xfs", package: "xfsprogs" },
-    Tool { program: "ip", package: "iproute2" },
-    Tool { program: "ss", package: "iproute2" },
-    Tool { program: "fstrim", package: "util-linux" },
-    Tool { program: "setpriv", package: "util-linux" },
-    Tool { program: "bash", package: "bash" },
-    Tool { program: "prometheus", package: "prometheus" },
+#[derive(Debug, PartialEq, Eq)]
+enum Need {
+    /// A program with this name.
+    Program(&'static str),
+    /// A shared library whose path below a library folder begins like this; what follows is its version.
+    Library(&'static str),
+}
+
+use Need::{Library, Program};
+
+const TOOLS: [Tool; 19] = [
+    Tool { need: Program("qemu-system-x86_64"), package: "qemu-system-x86" },
+    Tool { need: Program("busybox"), package: "busybox-static" },
+    Tool { need: Program("modprobe"), package: "kmod" },
+    Tool { need: Program("xz"), package: "xz-utils" },
+    Tool { need: Program("zstd"), package: "zstd" },
+    Tool { need: Program("nvme"), package: "nvme-cli" },
+    Tool { need: Program("fio"), package: "fio" },
+    Tool { need: Program("mkfs.ext4"), package: "e2fsprogs" },
+    Tool { need: Program("mkfs.xfs"), package: "xfsprogs" },
+    Tool { need: Program("ip"), package: "iproute2" },
+    Tool { need: Program("ss"), package: "iproute2" },
+    Tool { need: Program("fstrim"), package: "util-linux" },
+    Tool { need: Program("setpriv"), package: "util-linux" },
+    Tool { need: Program("bash"), package: "bash" },
+    Tool { need: Program("prometheus"), package: "prometheus" },
+    Tool { need: Program("rdma"), package: "iproute2" },
+    Tool { need: Library("libibverbs.so.1"), package: "libibverbs1" },
+    Tool { need: Library("librdmacm.so.1"), package: "librdmacm1" },
+    Tool { need: Library("libibverbs/librxe-rdmav"), package: "ibverbs-providers" },
 ];
+
+impl Tool {
+    fn name(&self) -> &'static str {
+        match self.need {
+            Program(name) | Library(name) => name,
+        }
+    }
+
+    fn installed(&self) -> bool {
+        match self.need {
+            Program(name) => program_installed(name),
+            Library(beginning) => library_installed(beginning),
+        }
+    }
+}
 
 /// The tools that are not on this machine.
 pub fn missing() -> Vec<&'static Tool> {
-    TOOLS.iter().filter(|tool| !installed(tool.program)).collect()
+    TOOLS.iter().filter(|tool| !tool.installed()).collect()
 }
 
-/// Their programs, for a message.
+/// Their names, for a message.
 pub fn names(tools: &[&Tool]) -> String {
-    tools.iter().map(|tool| tool.program).collect::<Vec<_>>().join(", ")
+    tools.iter().map(|tool| tool.name()).collect::<Vec<_>>().join(", ")
 }
 
-fn installed(program: &str) -> bool {
+fn program_installed(program: &str) -> bool {
     // A user's PATH often lacks the sbin folders, where mkfs and modprobe live.
     let path = env::var_os("PATH").unwrap_or_default();
     let folders =
@@ -61,6 +90,21 @@ fn busybox_is_static() -> bool {
     })
 }
 
+fn library_installed(beginning: &str) -> bool {
+    let multiarch = format!("/usr/lib/{}-linux-gnu", env::consts::ARCH);
+    [multiarch.as_str(), "/usr/lib64", "/usr/lib"].iter().any(|folder| {
+        let path = Path::new(folder).join(beginning);
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return false };
+        let name = name.to_string_lossy();
+        std::fs::read_dir(folder).is_ok_and(|entries| {
+            entries.flatten().any(|entry| {
+                // A link to a library that was removed does not count.
+                entry.file_name().to_string_lossy().starts_with(&*name) && entry.path().exists()
+            })
+        })
+    })
+}
+
 /// Installs what is missing, after asking once.
 pub fn install_missing(consent: Consent) -> Result<()> {
     let missing = missing();
@@ -73,13 +117,13 @@ pub fn install_missing(consent: Consent) -> Result<()> {
     let list = packages.join(" ");
     if !knows_apt() {
         bail!(
-            "this system is neither Debian nor Ubuntu; please install these programs and run again: {} (on Debian \
+            "this system is neither Debian nor Ubuntu; please install these programs and libraries and run again: {} (on Debian \
              they are in: {list})",
             names(&missing)
         );
     }
     let root = rustix::process::geteuid().is_root();
-    if !root && !installed("sudo") {
+    if !root && !program_installed("sudo") {
         bail!(
             "missing packages: {list}. Neither root nor sudo here; as root run: apt-get install {list}"
         );
@@ -127,7 +171,14 @@ mod tests {
 
     #[test]
     fn a_program_that_exists_nowhere_is_not_installed() {
-        assert!(installed("sh"));
-        assert!(!installed("no-such-program-in-any-folder"));
+        assert!(program_installed("sh"));
+        assert!(!program_installed("no-such-program-in-any-folder"));
+    }
+
+    #[test]
+    fn a_library_is_found_by_the_beginning_of_its_path() {
+        assert!(library_installed("libc.so"));
+        assert!(!library_installed("no-such-folder/libc.so"));
+        assert!(!library_installed("libno-such-library"));
     }
 }
