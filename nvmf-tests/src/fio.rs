@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::guest::{Guest, Running};
+use crate::guest::{Running, Shell};
 use crate::process::tail;
 
 /// One job of a job file.
@@ -49,12 +49,12 @@ pub struct Measured {
 }
 
 /// Runs jobs one after the other against a device.
-pub fn run(guest: &Guest, device: &str, jobs: &[Job], deadline: Duration) -> Result<Vec<Measured>> {
+pub fn run(guest: &Shell, device: &str, jobs: &[Job], deadline: Duration) -> Result<Vec<Measured>> {
     finish(start(guest, device, jobs)?, deadline)
 }
 
 /// Starts the jobs in the background; [`finish`] waits for them.
-pub fn start(guest: &Guest, device: &str, jobs: &[Job]) -> Result<Running> {
+pub fn start(guest: &Shell, device: &str, jobs: &[Job]) -> Result<Running> {
     let mut file = format!(
         "[global]\nfilename={device}\ndirect=1\nioengine=libaio\nstonewall\ngroup_reporting\n"
     );

@@ -1,72 +1,184 @@
-//! `afs standalone` inside a guest: for power cuts, and for measurements where host and target share one clock.
+//! `afs standalone` inside a guest: for RDMA, for power cuts, and for measurements where host and target share one clock.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::guest::{Guest, Running};
+use crate::daemon::{Daemon, Footprint, resident_bytes};
+use crate::guest::{Guest, Running, Shell};
 use crate::nvme::Target;
 use crate::process::wait_until;
 
+/// The port of the conductor's API in the guest.
+pub const API_PORT: u16 = 49180;
+/// The port of the node's own HTTP face in the guest.
+pub const HTTP_PORT: u16 = 49181;
+
 const READY_DEADLINE: Duration = Duration::from_secs(120);
+const KILL_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Asks both HTTP faces from within, by bash alone.
+const HEALTHY: &str = "for port in 49180 49181; do exec 3<>/dev/tcp/127.0.0.1/$port && \
+     printf 'GET /healthz HTTP/1.0\\r\\n\\r\\n' >&3 && head -1 <&3 | grep -q ' 200 ' || exit 1; exec 3>&-; done";
 
 /// A node that runs in a guest; dropping it kills the process.
 #[derive(Debug)]
 pub struct GuestNode {
-    process: Running,
+    shell: Shell,
     conductor: PathBuf,
+    command: String,
+    listen: Vec<Target>,
+    /// Both HTTP faces from outside, in a guest that forwards their ports.
+    faces: Option<[SocketAddr; 2]>,
+    process: Option<Running>,
+    past_log: String,
 }
 
 impl GuestNode {
-    /// Starts `afs` from the folder `programs` of the build machine and waits until it is well.
+    /// Starts `afs` from the folder `programs` of the build machine and waits until it is well. `arguments` name at
+    /// least `--data` and `--disk`.
     pub fn start(
         guest: &Guest,
         programs: &Path,
-        data: &str,
-        disk: &str,
+        listen: &[Target],
         arguments: &str,
     ) -> Result<Self> {
+        Self::start_by(guest, "", programs, listen, arguments)
+    }
+
+    /// As [`start`](Self::start), by a shell command that runs first, in the same process: `ulimit -l 64;` for example.
+    pub fn start_by(
+        guest: &Guest,
+        before: &str,
+        programs: &Path,
+        listen: &[Target],
+        arguments: &str,
+    ) -> Result<Self> {
+        let listeners: String =
+            listen.iter().map(|target| format!(" --listen {}", target.url())).collect();
         let afs = programs.join("afs");
+        // The process keeps the id that the shell tells in its first line.
         let command = format!(
-            "exec {} standalone --data {data} --disk {disk} --listen tcp://127.0.0.1:4420 --api 127.0.0.1:49180 \
-             --http 127.0.0.1:49181 {arguments} 2>&1",
+            "echo $$; {before} exec {} standalone{listeners} --api 0.0.0.0:{API_PORT} --http 0.0.0.0:{HTTP_PORT} {arguments} 2>&1",
             afs.display()
         );
-        let mut process = guest.spawn(&command)?;
-        let healthy = "for port in 49180 49181; do exec 3<>/dev/tcp/127.0.0.1/$port && printf 'GET /healthz HTTP/1.0\\r\\n\\r\\n' >&3 \
-                       && head -1 <&3 | grep -q ' 200 ' || exit 1; exec 3>&-; done";
-        wait_until("the node in the guest to be ready", READY_DEADLINE, || {
-            if let Some(code) = process.ended() {
-                bail!("it ended with {code}: {}", process.stdout());
-            }
-            Ok((guest.run(healthy)?.code == 0).then_some(()))
-        })
-        .with_context(|| format!("start {} in the guest", afs.display()))?;
-        Ok(Self { process, conductor: programs.join("conductor") })
+        let faces = [guest.forwarded(API_PORT), guest.forwarded(HTTP_PORT)];
+        let mut node = Self {
+            shell: Shell::clone(guest),
+            conductor: programs.join("conductor"),
+            command,
+            listen: listen.to_vec(),
+            faces: if let [Ok(api), Ok(http)] = faces { Some([api, http]) } else { None },
+            process: None,
+            past_log: String::new(),
+        };
+        node.restart()?;
+        Ok(node)
     }
 
-    /// Runs the conductor's command line in the guest.
-    pub fn conductor(&self, guest: &Guest, words: &str) -> Result<String> {
-        guest.ok(&format!("{} --api http://127.0.0.1:49180 {words}", self.conductor.display()))
+    /// Runs the conductor's command line in the guest, where a guest forwards no port.
+    pub fn conductor_inside(&self, words: &str) -> Result<String> {
+        let conductor = self.conductor.display();
+        self.shell.ok(&format!("{conductor} --api http://127.0.0.1:{API_PORT} {words}"))
     }
 
-    /// A volume, exported to any host as namespace 1 of `nqn`.
-    pub fn export(&self, guest: &Guest, volume: &str, size: &str, nqn: &str) -> Result<()> {
-        self.conductor(guest, &format!("volume create {volume} --size {size}"))?;
-        self.conductor(guest, &format!("subsystem create {nqn}"))?;
-        self.conductor(guest, &format!("host allow {nqn} any"))?;
-        self.conductor(guest, &format!("namespace add {nqn} --volume {volume} --nsid 1"))?;
+    /// A volume, exported to any host as namespace 1 of `nqn`, by the conductor's command line in the guest.
+    pub fn export_inside(&self, volume: &str, size: &str, nqn: &str) -> Result<()> {
+        self.conductor_inside(&format!("volume create {volume} --size {size}"))?;
+        self.conductor_inside(&format!("subsystem create {nqn}"))?;
+        self.conductor_inside(&format!("host allow {nqn} any"))?;
+        self.conductor_inside(&format!("namespace add {nqn} --volume {volume} --nsid 1"))?;
         Ok(())
     }
 
     /// Where it listens.
-    pub fn target(&self) -> Target {
-        Target { address: "127.0.0.1".to_owned(), port: 4420 }
+    pub fn listen(&self) -> &[Target] {
+        &self.listen
     }
 
-    /// What it has logged so far.
-    pub fn log(&mut self) -> String {
-        self.process.stdout()
+    /// The command that started it, for a person.
+    pub fn command_line(&self) -> &str {
+        self.command.split_once("exec ").map_or("", |(_, command)| command)
+    }
+
+    fn pid(&self) -> Result<u32> {
+        let process = self.process.as_ref().context("the node is not running")?;
+        let first = process.first_line().context("the node has not told its process id")?;
+        first.parse().with_context(|| format!("process id `{first}`"))
+    }
+
+    fn face(&self, index: usize) -> Result<SocketAddr> {
+        let faces = self.faces.context("the guest forwards no port of the node")?;
+        Ok(faces[index])
+    }
+}
+
+impl Daemon for GuestNode {
+    fn api(&self) -> Result<SocketAddr> {
+        self.face(0)
+    }
+
+    fn http(&self) -> Result<SocketAddr> {
+        self.face(1)
+    }
+
+    fn kill(&mut self) -> Result<()> {
+        let mut process = self.process.take().context("the node is not running")?;
+        process.kill()?;
+        let ended = wait_until("the killed node to end", KILL_DEADLINE, || {
+            if !self.shell.is_alive() {
+                bail!("the guest is gone");
+            }
+            Ok(process.ended())
+        });
+        self.past_log += &process.stdout();
+        ended.map(drop)
+    }
+
+    fn restart(&mut self) -> Result<()> {
+        if self.process.is_some() {
+            bail!("the node is still running");
+        }
+        let mut process = self.shell.spawn(&self.command)?;
+        wait_until("the node in the guest to be ready", READY_DEADLINE, || {
+            if let Some(code) = process.ended() {
+                bail!("it ended with {code}: {}", process.stdout());
+            }
+            Ok((self.shell.run(HEALTHY)?.code == 0).then_some(()))
+        })
+        .with_context(|| format!("start in the guest: {}", self.command_line()))?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    fn ended(&mut self) -> Result<Option<String>> {
+        let code = self.process.as_mut().and_then(Running::ended);
+        Ok(code.map(|code| format!("exit code {code}")))
+    }
+
+    fn footprint(&self) -> Result<Footprint> {
+        let pid = self.pid()?;
+        let descriptors = self.shell.ok(&format!("ls /proc/{pid}/fd | wc -l"))?;
+        let status = self.shell.ok(&format!("cat /proc/{pid}/status"))?;
+        Ok(Footprint {
+            descriptors: descriptors.trim().parse().context("count of descriptors")?,
+            resident_bytes: resident_bytes(&status).context("no VmRSS of the node")?,
+        })
+    }
+
+    fn log(&mut self) -> String {
+        let now = self.process.as_mut().map(Running::stdout).unwrap_or_default();
+        format!("{}{now}", self.past_log)
+    }
+}
+
+impl Drop for GuestNode {
+    /// Waits for the end, so that the next node finds its ports free.
+    fn drop(&mut self) {
+        if self.process.is_some() && self.shell.is_alive() {
+            let _ = self.kill();
+        }
     }
 }

@@ -13,6 +13,7 @@ pub mod agent;
 pub mod bench;
 pub mod cli;
 pub mod commands;
+pub mod daemon;
 pub mod fio;
 pub mod guest;
 pub mod guest_node;

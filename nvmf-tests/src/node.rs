@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::cli::Conductor;
+use crate::daemon::{Daemon, Footprint, resident_bytes};
 use crate::guest::OUTSIDE;
-use crate::http::{self, Metrics};
+use crate::http;
 use crate::paths::{self, RunDir};
-use crate::process::{Tied, spawn, tail, tied, wait_until};
+use crate::process::{Tied, spawn, tied, wait_until};
 
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -60,44 +60,6 @@ impl Node {
         Ok(node)
     }
 
-    /// Starts it again after [`kill`](Self::kill) or [`stop`](Self::stop), with the same data and ports.
-    pub fn restart(&mut self) -> Result<()> {
-        if self.process.is_some() {
-            bail!("the node is still running");
-        }
-        let log =
-            fs::OpenOptions::new().create(true).append(true).open(self.folder.join("node.log"))?;
-        let program = match self.options.optimised {
-            true => paths::built_release("afs")?,
-            false => paths::built("afs")?,
-        };
-        let mut command = tied(program);
-        command.arg("standalone").arg("--data").arg(self.folder.join("data"));
-        for disk in &self.options.disks {
-            command
-                .arg("--disk")
-                .arg(disk.replace("{folder}", &self.folder.path().display().to_string()));
-        }
-        command.arg("--listen").arg(format!("tcp://{}", self.fabric));
-        command.arg("--advertise").arg(format!("tcp://{OUTSIDE}:{}", self.fabric.port()));
-        command.arg("--api").arg(self.api.to_string()).arg("--http").arg(self.http.to_string());
-        command.args(&self.options.arguments);
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let mut process = spawn(command)?;
-        let ready = wait_until("the node to be ready", READY_DEADLINE, || {
-            if let Some(status) = process.ended()? {
-                bail!("the node ended: {status}");
-            }
-            let healthy =
-                [self.http, self.api].into_iter().all(|face| http::get(face, "/healthz").is_ok());
-            Ok(healthy.then_some(()))
-        });
-        ready
-            .with_context(|| format!("start the node; its log ends with\n{}", self.log_tail(20)))?;
-        self.process = Some(process);
-        Ok(())
-    }
-
     fn arguments(&self) -> Vec<String> {
         let mut words = vec![
             "standalone".to_owned(),
@@ -121,11 +83,6 @@ impl Node {
         format!("afs {}", self.arguments().join(" "))
     }
 
-    /// `kill -9`.
-    pub fn kill(&mut self) -> Result<()> {
-        self.process.take().context("the node is not running")?.kill()
-    }
-
     /// SIGTERM and a clean end within `deadline`.
     pub fn stop(&mut self, deadline: Duration) -> Result<()> {
         let status = self.process.take().context("the node is not running")?.terminate(deadline)?;
@@ -138,60 +95,14 @@ impl Node {
         Ok(())
     }
 
-    /// Fails when the process has ended by itself.
-    pub fn assert_alive(&mut self) -> Result<()> {
-        match self.process.as_mut().map(Tied::ended).transpose()?.flatten() {
-            Some(status) => bail!(
-                "the node ended by itself: {status}; its log ends with\n{}",
-                self.log_tail(30)
-            ),
-            None => Ok(()),
-        }
-    }
-
     /// The NVMe port.
     pub fn port(&self) -> u16 {
         self.fabric.port()
     }
 
-    /// The conductor's API.
-    pub fn api(&self) -> SocketAddr {
-        self.api
-    }
-
-    /// The node's own HTTP face.
-    pub fn http(&self) -> SocketAddr {
-        self.http
-    }
-
-    /// The command line of the conductor, pointed at this node.
-    pub fn conductor(&self) -> Result<Conductor> {
-        Conductor::new(self.api)
-    }
-
-    /// A scrape of the node's metrics.
-    pub fn metrics(&self) -> Result<Metrics> {
-        Metrics::scrape(self.http)
-    }
-
     /// The process id.
     pub fn pid(&self) -> Result<u32> {
         Ok(self.process.as_ref().context("the node is not running")?.id())
-    }
-
-    /// What the process holds, as the kernel counts it.
-    pub fn footprint(&self) -> Result<Footprint> {
-        let pid = self.pid()?;
-        let status =
-            fs::read_to_string(format!("/proc/{pid}/status")).context("read the node's status")?;
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = resident
-            .and_then(|text| text.split_whitespace().next())
-            .and_then(|text| text.parse::<u64>().ok());
-        Ok(Footprint {
-            descriptors: fs::read_dir(format!("/proc/{pid}/fd"))?.count(),
-            resident_bytes: kib.context("no VmRSS of the node")? * 1024,
-        })
     }
 
     /// CPU time that the process has used so far.
@@ -213,29 +124,67 @@ impl Node {
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
-
-    /// The end of its log.
-    pub fn log_tail(&self, lines: usize) -> String {
-        tail(&fs::read_to_string(self.folder.join("node.log")).unwrap_or_default(), lines)
-    }
-
-    /// Fails when the log tells of a panic.
-    pub fn assert_no_panic(&self) -> Result<()> {
-        let log = fs::read_to_string(self.folder.join("node.log")).unwrap_or_default();
-        match log.lines().find(|line| line.contains("panicked at")) {
-            Some(line) => bail!("the node panicked: {line}"),
-            None => Ok(()),
-        }
-    }
 }
 
-/// What a process holds.
-#[derive(Clone, Copy, Debug)]
-pub struct Footprint {
-    /// Open file descriptors.
-    pub descriptors: usize,
-    /// Resident memory.
-    pub resident_bytes: u64,
+impl Daemon for Node {
+    fn api(&self) -> Result<SocketAddr> {
+        Ok(self.api)
+    }
+
+    fn http(&self) -> Result<SocketAddr> {
+        Ok(self.http)
+    }
+
+    fn kill(&mut self) -> Result<()> {
+        self.process.take().context("the node is not running")?.kill()
+    }
+
+    fn restart(&mut self) -> Result<()> {
+        if self.process.is_some() {
+            bail!("the node is still running");
+        }
+        let log =
+            fs::OpenOptions::new().create(true).append(true).open(self.folder.join("node.log"))?;
+        let program = match self.options.optimised {
+            true => paths::built_release("afs")?,
+            false => paths::built("afs")?,
+        };
+        let mut command = tied(program);
+        command.args(self.arguments());
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let mut process = spawn(command)?;
+        let ready = wait_until("the node to be ready", READY_DEADLINE, || {
+            if let Some(status) = process.ended()? {
+                bail!("the node ended: {status}");
+            }
+            let healthy =
+                [self.http, self.api].into_iter().all(|face| http::get(face, "/healthz").is_ok());
+            Ok(healthy.then_some(()))
+        });
+        ready
+            .with_context(|| format!("start the node; its log ends with\n{}", self.log_tail(20)))?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    fn ended(&mut self) -> Result<Option<String>> {
+        let status = self.process.as_mut().map(Tied::ended).transpose()?.flatten();
+        Ok(status.map(|status| status.to_string()))
+    }
+
+    fn footprint(&self) -> Result<Footprint> {
+        let pid = self.pid()?;
+        let status =
+            fs::read_to_string(format!("/proc/{pid}/status")).context("read the node's status")?;
+        Ok(Footprint {
+            descriptors: fs::read_dir(format!("/proc/{pid}/fd"))?.count(),
+            resident_bytes: resident_bytes(&status).context("no VmRSS of the node")?,
+        })
+    }
+
+    fn log(&mut self) -> String {
+        fs::read_to_string(self.folder.join("node.log")).unwrap_or_default()
+    }
 }
 
 /// A free port below the range that the kernel uses for outgoing connections: a client that retries while the node is

@@ -1,27 +1,78 @@
 //! The host's side of a connection: nvme-cli and sysfs in a guest.
 
+use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::guest::Guest;
+use crate::guest::Shell;
 
 /// How long a host may take to see a change: a device to appear, a size to change, a controller to come back.
 pub const NOTICE: Duration = Duration::from_secs(60);
 
+/// What carries NVMe between host and node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// NVMe/TCP.
+    Tcp,
+    /// NVMe/RDMA.
+    Rdma,
+}
+
+impl Transport {
+    /// Loads the host's driver.
+    pub fn load(self, guest: &Shell) -> Result<()> {
+        guest.ok(&format!("modprobe nvme-{self}")).map(drop)
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Rdma => "rdma",
+        })
+    }
+}
+
 /// Where a target is, as the guest sees it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Address.
+    /// What it speaks.
+    pub transport: Transport,
+    /// Address, IPv4 or IPv6.
     pub address: String,
     /// Port.
     pub port: u16,
 }
 
 impl Target {
-    /// Address and port as nvme-cli's options.
+    /// The port of NVMe over Fabrics.
+    pub const PORT: u16 = 4420;
+
+    /// A target on the port that is usual.
+    pub fn new(transport: Transport, address: impl Into<String>) -> Self {
+        Self { transport, address: address.into(), port: Self::PORT }
+    }
+
+    /// Transport, address and port as nvme-cli's options.
     pub fn options(&self) -> String {
-        format!("-t tcp -a {} -s {}", self.address, self.port)
+        format!("-t {} -a {} -s {}", self.transport, self.address, self.port)
+    }
+
+    /// As `afs --listen` takes it.
+    pub fn url(&self) -> String {
+        let Self { transport, address, port } = self;
+        if address.contains(':') {
+            format!("{transport}://[{address}]:{port}")
+        } else {
+            format!("{transport}://{address}:{port}")
+        }
+    }
+
+    /// As the kernel's `/dev/nvme-fabrics` takes it.
+    pub fn fabrics_options(&self) -> String {
+        format!("transport={},traddr={},trsvcid={}", self.transport, self.address, self.port)
     }
 }
 
@@ -37,8 +88,8 @@ pub struct Connection {
 }
 
 /// Connects and waits for namespace 1. `options` are further options of `nvme connect`.
-pub fn connect(guest: &Guest, target: &Target, nqn: &str, options: &str) -> Result<Connection> {
-    guest.ok("modprobe nvme-tcp")?;
+pub fn connect(guest: &Shell, target: &Target, nqn: &str, options: &str) -> Result<Connection> {
+    target.transport.load(guest)?;
     let answer =
         guest.json(&format!("nvme connect {} -n {nqn} {options} -o json", target.options()))?;
     let device = answer["device"].as_str().context("nvme connect named no device")?;
@@ -47,12 +98,12 @@ pub fn connect(guest: &Guest, target: &Target, nqn: &str, options: &str) -> Resu
 }
 
 /// Disconnects every controller of a subsystem.
-pub fn disconnect(guest: &Guest, nqn: &str) -> Result<()> {
+pub fn disconnect(guest: &Shell, nqn: &str) -> Result<()> {
     guest.ok(&format!("nvme disconnect -n {nqn}")).map(drop)
 }
 
 /// Waits for the disk of a namespace and returns its path.
-pub fn disk(guest: &Guest, nqn: &str, nsid: u32) -> Result<String> {
+pub fn disk(guest: &Shell, nqn: &str, nsid: u32) -> Result<String> {
     let script = format!(
         "for s in /sys/class/nvme-subsystem/*; do [ \"$(cat $s/subsysnqn)\" = {nqn} ] || continue; \
          for d in $s/nvme*n*; do [ -e $d/size ] && [ \"$(cat $d/nsid 2>/dev/null)\" = {nsid} ] && [ \"$(cat $d/size)\" != 0 ] \
@@ -66,7 +117,7 @@ pub fn disk(guest: &Guest, nqn: &str, nsid: u32) -> Result<String> {
 
 /// Waits until the controller of a connection is in a state, for example `live`.
 pub fn wait_state(
-    guest: &Guest,
+    guest: &Shell,
     connection: &Connection,
     state: &str,
     deadline: Duration,
@@ -78,6 +129,6 @@ pub fn wait_state(
 }
 
 /// Waits until the disk has a size in bytes.
-pub fn wait_size(guest: &Guest, disk: &str, bytes: u64) -> Result<()> {
+pub fn wait_size(guest: &Shell, disk: &str, bytes: u64) -> Result<()> {
     guest.eventually(NOTICE, &format!("[ \"$(blockdev --getsize64 {disk})\" = {bytes} ]")).map(drop)
 }

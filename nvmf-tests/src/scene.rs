@@ -1,9 +1,14 @@
 //! What an end-to-end test plays in: a booted guest, shared by all tests of one kernel, and a node of its own.
 //!
 //! ```text
-//! nvmf_tests::on_every_kernel! { files { ext4_survives, xfs_survives } }
+//! nvmf_tests::on_every_kernel! {
+//!     over tcp and rdma { files { ext4_survives, xfs_survives } }
+//!     over tcp alone { digests { digests_change_nothing } }
+//!     over rdma alone { devices { lost_device_is_survived } }
+//! }
 //! ```
 //!
+//! Over TCP the node runs natively and only the host is in the guest; over RDMA both are in the guest, on soft RDMA.
 //! Such tests run only under `cargo lab test`, which prepared the machine; elsewhere they are skipped by name.
 
 use std::env;
@@ -12,14 +17,20 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 
-use crate::guest::{Guest, GuestOptions, OUTSIDE};
+use crate::daemon::Daemon;
+use crate::guest::{Guest, GuestOptions, OUTSIDE, soft_rdma};
+use crate::guest_node::{API_PORT, GuestNode, HTTP_PORT};
 use crate::node::{Node, NodeOptions};
-use crate::nvme::{self, Connection, Target};
+use crate::nvme::{self, Connection, Target, Transport};
+use crate::paths;
 use crate::prepare::{Kernel, obstacle};
 use crate::process::tail;
 
 /// Set by `cargo lab test`: the machine is prepared and nothing may be skipped.
 pub const UNDER_LAB: &str = "AFS_LAB";
+
+/// Where nodes in the guest keep their files: a file system that can `O_DIRECT`, on the guest's scratch disk.
+const NODE_FOLDER: &str = "/srv/node";
 
 /// Whether a test may run; says by name why not. Under the lab an obstacle is a failure.
 pub fn may_run(test: &str, kernels: &[Kernel]) -> bool {
@@ -37,37 +48,48 @@ pub fn may_run(test: &str, kernels: &[Kernel]) -> bool {
 /// The guest that the next test of the same kernel will find.
 static SHARED: Mutex<Option<(Kernel, Guest)>> = Mutex::new(None);
 
-/// A guest and a fresh node whose port the guest can reach.
+/// A guest and a fresh node that the guest can reach.
 #[derive(Debug)]
 pub struct Scene {
     /// The stock host.
     pub guest: Guest,
     /// The node, with one file of 4 GiB as its disk.
-    pub node: Node,
+    pub node: Box<dyn Daemon>,
     /// What the host's kernel runs.
     pub kernel: Kernel,
+    /// How host and node talk, unless a test says otherwise.
+    pub transport: Transport,
+    target: Target,
     expected_complaints: Vec<&'static str>,
 }
 
 impl Scene {
-    fn new(kernel: Kernel, found: Option<Guest>) -> Result<Self> {
-        // The node first: one that does not start should not cost a boot.
-        let node = Node::start(NodeOptions::file("4G"))?;
-        let guest = found.map_or_else(|| Guest::boot(&GuestOptions::new(kernel)), Ok)?;
-        guest.ok("modprobe nvme-tcp")?;
+    fn new(kernel: Kernel, transport: Transport, found: Option<Guest>) -> Result<Self> {
+        let guest = found.map_or_else(|| Guest::boot(&guest_options(kernel)), Ok)?;
+        transport.load(&guest)?;
+        if transport == Transport::Rdma {
+            prepare_rdma(&guest)?;
+        }
+        let (node, target) = start(&guest, transport, &NodeOptions::file("4G"), &[])?;
         guest.clear_dmesg()?;
-        Ok(Self { guest, node, kernel, expected_complaints: Vec::new() })
+        Ok(Self { guest, node, kernel, transport, target, expected_complaints: Vec::new() })
     }
 
     /// Replaces the node by one with other options.
     pub fn use_node(&mut self, options: NodeOptions) -> Result<()> {
-        self.node = Node::start(options)?;
+        self.use_listeners(options, &[])
+    }
+
+    /// Replaces the node by one with other options that, in the guest, listens on other addresses too.
+    pub fn use_listeners(&mut self, options: NodeOptions, further: &[Target]) -> Result<()> {
+        self.node.kill()?;
+        (self.node, self.target) = start(&self.guest, self.transport, &options, further)?;
         Ok(())
     }
 
     /// Where the node is, seen from the guest.
     pub fn target(&self) -> Target {
-        Target { address: OUTSIDE.to_owned(), port: self.node.port() }
+        self.target.clone()
     }
 
     /// A new volume of `size`, exported to any host and connected with further `options` of `nvme connect`.
@@ -92,7 +114,7 @@ impl Scene {
         self.guest.assert_no_complaints_but(&self.expected_complaints)
     }
 
-    fn story(&self) -> String {
+    fn story(&mut self) -> String {
         let log = self.guest.dmesg().unwrap_or_else(|_| "(the guest does not answer)".to_owned());
         format!(
             "--- kernel log of the guest ({}):\n{}\n--- console:\n{}\n--- log of the node:\n{}",
@@ -104,6 +126,50 @@ impl Scene {
     }
 }
 
+/// One guest serves both transports: it can hold a node too.
+fn guest_options(kernel: Kernel) -> GuestOptions {
+    GuestOptions {
+        memory_mib: 3072,
+        scratch_gib: Some(16),
+        forwarded: vec![API_PORT, HTTP_PORT],
+        ..GuestOptions::new(kernel)
+    }
+}
+
+/// Two soft RDMA devices, and an empty folder on a real file system.
+fn prepare_rdma(guest: &Guest) -> Result<()> {
+    soft_rdma::start(guest, 2)?;
+    let command = format!(
+        "mkdir -p {NODE_FOLDER} && if mountpoint -q {NODE_FOLDER}; then rm -rf {NODE_FOLDER}/*; else \
+         mkfs.ext4 -q -E nodiscard,lazy_itable_init=1,lazy_journal_init=1 /dev/vda && mount /dev/vda {NODE_FOLDER}; fi"
+    );
+    guest.ok(&command).context("make a folder for a node in the guest").map(drop)
+}
+
+/// A node with its first disk anew, and where hosts in the guest reach it.
+fn start(
+    guest: &Guest,
+    transport: Transport,
+    options: &NodeOptions,
+    further: &[Target],
+) -> Result<(Box<dyn Daemon>, Target)> {
+    if transport == Transport::Tcp {
+        let node = Node::start(options.clone())?;
+        let target = Target { port: node.port(), ..Target::new(transport, OUTSIDE) };
+        return Ok((Box::new(node), target));
+    }
+    let target = Target::new(transport, soft_rdma::address(0));
+    let listen: Vec<Target> = [&target].into_iter().chain(further).cloned().collect();
+    guest.ok(&format!("rm -rf {NODE_FOLDER}/*"))?;
+    let disks = options.disks.iter().map(|disk| disk.replace("{folder}", NODE_FOLDER));
+    let disks: String = disks.map(|disk| format!("--disk {disk} ")).collect();
+    let arguments = format!("--data {NODE_FOLDER}/data {disks}{}", options.arguments.join(" "));
+    let afs = paths::built("afs")?;
+    let programs = afs.parent().context("the folder of the programs")?;
+    let node = GuestNode::start(guest, programs, &listen, &arguments)?;
+    Ok((Box::new(node), target))
+}
+
 /// The subsystem name that tests give to a volume's export.
 pub fn nqn(name: &str) -> String {
     format!("nqn.2026-11.io.afs.lab:{name}")
@@ -111,22 +177,23 @@ pub fn nqn(name: &str) -> String {
 
 /// Runs one test; [`on_every_kernel!`](crate::on_every_kernel) calls it. A failure costs the guest: the next test boots a fresh one.
 #[allow(clippy::panic, reason = "called by tests only, where a panic is the way to fail")]
-pub fn run(kernel: Kernel, test: &str, body: fn(&mut Scene) -> Result<()>) {
+pub fn run(kernel: Kernel, transport: Transport, test: &str, body: fn(&mut Scene) -> Result<()>) {
     if !may_run(test, &[kernel]) {
         return;
     }
     let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
     let found = shared.take().filter(|(booted, guest)| *booted == kernel && guest.is_alive());
-    let mut scene = match Scene::new(kernel, found.map(|(_, guest)| guest)) {
+    let what = format!("{test} over {transport} on kernel {kernel}");
+    let mut scene = match Scene::new(kernel, transport, found.map(|(_, guest)| guest)) {
         Ok(scene) => scene,
-        Err(error) => panic!("{test} on kernel {kernel} could not begin: {error:#}"),
+        Err(error) => panic!("{what} could not begin: {error:#}"),
     };
     let played = catch_unwind(AssertUnwindSafe(|| body(&mut scene).and_then(|()| scene.finish())));
     match played {
         Ok(Ok(())) => *shared = Some((kernel, scene.guest)),
         Ok(Err(error)) => {
             let story = scene.story();
-            panic!("{test} on kernel {kernel}: {error:#}\n{story}");
+            panic!("{what}: {error:#}\n{story}");
         }
         Err(panic) => {
             eprintln!("{}", scene.story());
@@ -135,22 +202,37 @@ pub fn run(kernel: Kernel, test: &str, body: fn(&mut Scene) -> Result<()>) {
     }
 }
 
-/// Makes `#[test]`s out of functions `fn(&mut Scene) -> anyhow::Result<()>`, grouped by module, once per kernel. All
-/// tests of one kernel sort together, so each kernel boots once.
+/// Makes `#[test]`s out of functions `fn(&mut Scene) -> anyhow::Result<()>`, grouped by module, once per kernel and
+/// transport. All tests of one kernel sort together, so each kernel boots once.
 #[macro_export]
 macro_rules! on_every_kernel {
-    ($($module:ident { $($test:ident),+ $(,)? })+) => {
-        $crate::on_every_kernel!(@kernel linux_6_12 V6_12 $($module { $($test),+ })+);
-        $crate::on_every_kernel!(@kernel linux_6_1 V6_1 $($module { $($test),+ })+);
+    (over tcp and rdma $both:tt over tcp alone $tcp:tt over rdma alone $rdma:tt) => {
+        $crate::on_every_kernel!(@kernel linux_6_12 V6_12 $both $tcp $rdma);
+        $crate::on_every_kernel!(@kernel linux_6_1 V6_1 $both $tcp $rdma);
     };
-    (@kernel $line:ident $kernel:ident $($module:ident { $($test:ident),+ })+) => {
+    (@kernel $line:ident $kernel:ident $both:tt $tcp:tt $rdma:tt) => {
         mod $line {
-            $(mod $module {
-                $(#[test]
-                fn $test() {
-                    $crate::scene::run($crate::prepare::Kernel::$kernel, stringify!($test), super::super::$module::$test);
-                })+
-            })+
+            mod tcp {
+                $crate::on_every_kernel!(@tests $kernel Tcp $both);
+                $crate::on_every_kernel!(@tests $kernel Tcp $tcp);
+            }
+            mod rdma {
+                $crate::on_every_kernel!(@tests $kernel Rdma $both);
+                $crate::on_every_kernel!(@tests $kernel Rdma $rdma);
+            }
         }
+    };
+    (@tests $kernel:ident $transport:ident { $($module:ident { $($test:ident),+ $(,)? })* }) => {
+        $(mod $module {
+            $(#[test]
+            fn $test() {
+                $crate::scene::run(
+                    $crate::prepare::Kernel::$kernel,
+                    $crate::nvme::Transport::$transport,
+                    stringify!($test),
+                    super::super::super::$module::$test,
+                );
+            })+
+        })*
     };
 }

@@ -5,9 +5,9 @@
 use std::time::Duration;
 
 use nvmf_tests::fio::{self, Job};
-use nvmf_tests::guest::{Guest, GuestOptions, KernelTarget, Network};
+use nvmf_tests::guest::{Guest, GuestOptions, KernelTarget, Network, soft_rdma};
 use nvmf_tests::ledger;
-use nvmf_tests::nvme;
+use nvmf_tests::nvme::{self, Target, Transport};
 use nvmf_tests::prepare::Kernel;
 use nvmf_tests::scene::may_run;
 
@@ -54,9 +54,14 @@ fn commands_run_side_by_side_and_report_their_end(guest: &Guest) {
 }
 
 fn tools_work_against_the_kernels_own_target(guest: &Guest) {
-    let target =
-        KernelTarget { nqn: "nqn.2026-11.io.afs.lab:kernel", port: 4420, gib: 1, keeps_data: true };
-    let address = target.start(guest).unwrap();
+    let address = Target::new(Transport::Tcp, "127.0.0.1");
+    let target = KernelTarget {
+        nqn: "nqn.2026-11.io.afs.lab:kernel",
+        target: &address,
+        gib: 1,
+        keeps_data: true,
+    };
+    target.start(guest).unwrap();
     let connection =
         nvme::connect(guest, &address, target.nqn, "--hdr-digest --data-digest").unwrap();
     nvme::wait_size(guest, &connection.disk, 1 << 30).unwrap();
@@ -91,4 +96,25 @@ fn tools_work_against_the_kernels_own_target(guest: &Guest) {
     assert!(guest.assert_no_nvme_warnings().unwrap_err().to_string().contains("planted"));
     guest.assert_no_complaints_but(&["planted"]).unwrap();
     nvme::disconnect(guest, target.nqn).unwrap();
+    soft_rdma_carries_what_tcp_carries(guest, &target);
+}
+
+fn soft_rdma_carries_what_tcp_carries(guest: &Guest, target: &KernelTarget<'_>) {
+    soft_rdma::start(guest, 2).unwrap();
+    let resources = soft_rdma::resources(guest).unwrap();
+    let address = Target::new(Transport::Rdma, soft_rdma::address(1));
+    KernelTarget { target: &address, ..*target }.start(guest).unwrap();
+    let connection = nvme::connect(guest, &address, target.nqn, "").unwrap();
+    let subsystems = guest.ok("nvme list-subsys").unwrap();
+    assert!(subsystems.contains(&format!("rdma traddr={}", address.address)), "{subsystems}");
+    let job = Job::verified("verified", "rw=randwrite bsrange=4k-256k iodepth=8 size=8m");
+    let measured = fio::run(guest, &connection.disk, &[job], Duration::from_secs(60)).unwrap();
+    assert!(measured[0].writes > 0 && measured[0].reads > 0, "{measured:?}");
+    assert_ne!(soft_rdma::resources(guest).unwrap(), resources);
+    nvme::disconnect(guest, target.nqn).unwrap();
+    guest.assert_no_complaints_but(&["planted"]).unwrap();
+    soft_rdma::remove(guest, 1).unwrap();
+    assert!(!soft_rdma::resources(guest).unwrap().contains("rxe1"));
+    soft_rdma::start(guest, 2).unwrap();
+    assert!(soft_rdma::resources(guest).unwrap().contains("rxe1"));
 }

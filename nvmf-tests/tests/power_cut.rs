@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use nvmf_tests::guest::{Drive, Guest, GuestOptions, Network};
 use nvmf_tests::guest_node::GuestNode;
 use nvmf_tests::ledger::{self, Stamps};
-use nvmf_tests::nvme;
+use nvmf_tests::nvme::{self, Target, Transport};
 use nvmf_tests::paths::{self, RunDir};
 use nvmf_tests::prepare::Kernel;
 use nvmf_tests::process;
@@ -57,7 +57,7 @@ fn play() -> Result<()> {
             );
         }
         let node = start_node(&guest, round == 1)?;
-        let connection = nvme::connect(&guest, &node.target(), &nqn("cut"), "")?;
+        let connection = nvme::connect(&guest, &node.listen()[0], &nqn("cut"), "")?;
         let arguments = format!("--device {} --blocks {BLOCKS}", connection.disk);
         let found = guest.ok(&format!("{tool} read {arguments}"))?;
         ledger::compare(&acknowledged, &found)
@@ -85,9 +85,14 @@ fn start_node(guest: &Guest, first: bool) -> Result<GuestNode> {
     }
     guest.ok("mkdir -p /mnt/data && mount /dev/vdb /mnt/data")?;
     let programs = afs.parent().context("the folder of the programs")?;
-    let node = GuestNode::start(guest, programs, "/mnt/data/afs", "/dev/vda", "")?;
+    let node = GuestNode::start(
+        guest,
+        programs,
+        &[Target::new(Transport::Tcp, "127.0.0.1")],
+        "--data /mnt/data/afs --disk /dev/vda",
+    )?;
     if first {
-        node.export(guest, "cut", "1G", &nqn("cut"))?;
+        node.export_inside("cut", "1G", &nqn("cut"))?;
     }
     Ok(node)
 }

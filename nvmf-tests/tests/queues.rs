@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use nvmf_tests::daemon::Daemon;
 use nvmf_tests::fio::{self, Job};
 use nvmf_tests::guest::{Guest, GuestOptions, OUTSIDE};
 use nvmf_tests::node::{Node, NodeOptions};
-use nvmf_tests::nvme::{self, Target};
+use nvmf_tests::nvme::{self, Target, Transport};
 use nvmf_tests::prepare::Kernel;
 use nvmf_tests::process::wait_until;
 use nvmf_tests::scene::{may_run, nqn};
@@ -26,7 +27,7 @@ fn play() -> Result<()> {
     let mut options = GuestOptions::new(Kernel::V6_12);
     options.cpus = 16;
     let guest = Guest::boot(&options)?;
-    let target = Target { address: OUTSIDE.to_owned(), port: node.port() };
+    let target = Target { port: node.port(), ..Target::new(Transport::Tcp, OUTSIDE) };
     // As many read queues as processors, and as many for writes.
     let connection = nvme::connect(&guest, &target, &nqn("wide"), "-i 16 -W 16")?;
     ensure!(

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use super::Effort;
 use super::example::Example;
 use super::figures::{at_most, median, no_bar};
+use crate::daemon::Daemon;
 use crate::node::{Node, NodeOptions};
 use crate::prepare::say;
 use crate::process::spawn;

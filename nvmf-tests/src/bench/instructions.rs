@@ -9,19 +9,22 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::Effort;
+use super::figures::at_most;
 use crate::fio::{self, Job};
-use crate::guest::{Guest, GuestOptions, KernelTarget, Network};
+use crate::guest::{Guest, GuestOptions, KernelTarget, Network, soft_rdma};
 use crate::guest_node::GuestNode;
-use crate::nvme::{self, Target};
+use crate::nvme::{self, Target, Transport};
 use crate::paths;
 use crate::prepare::{Kernel, say};
 use crate::table::Table;
 
 const KERNELS_NQN: &str = "nqn.2026-11.io.afs.lab:kernel";
 const OUR_NQN: &str = "nqn.2026-11.io.afs.lab:afs";
+/// The port of the kernel's target; ours has the usual one.
+const KERNELS_PORT: u16 = 4421;
 const DEADLINE: Duration = Duration::from_secs(900);
 
-/// The jobs: name and fio options. One queue, because the guest has one processor.
+/// Read or write and the depth: name and fio options. One queue, because the guest has one processor.
 const SHAPES: [(&str, &str); 4] = [
     ("read, depth 1", "rw=randread iodepth=1"),
     ("read, depth 32", "rw=randread iodepth=32"),
@@ -29,65 +32,145 @@ const SHAPES: [(&str, &str); 4] = [
     ("write, depth 32", "rw=randwrite iodepth=32"),
 ];
 
-/// Thousands of instructions per 4 KiB I/O: the kernel's target on null_blk, ours on a null disk, and the ratio.
-pub fn run(effort: Effort) -> Result<Table> {
-    let mut table = Table::new(&["kernel", "4 KiB, TCP", "kernel's target", "afs", "ratio"]);
-    let kernels: &[Kernel] = if effort == Effort::Full { &Kernel::ALL } else { &Kernel::ALL[..1] };
-    for kernel in kernels {
-        say(&format!(
-            "counting instructions on kernel {kernel} (a few minutes; the guest is slow on purpose)"
-        ));
-        let (theirs, ours) = measure(*kernel, effort)?;
-        for ((shape, theirs), ours) in SHAPES.iter().zip(theirs).zip(ours) {
-            let ratio = format!("{:.2}", ours / theirs);
-            table.row([
-                &format!("Linux {kernel}"),
-                shape.0,
-                &format!("{theirs:.1}"),
-                &format!("{ours:.1}"),
-                &ratio,
-            ]);
-        }
-    }
-    Ok(table)
+/// What one benchmark counts.
+struct Plan {
+    transport: Transport,
+    kib: &'static [u32],
+    /// The most that our instructions may be of the kernel's.
+    bar: f64,
 }
 
-fn measure(kernel: Kernel, effort: Effort) -> Result<(Vec<f64>, Vec<f64>)> {
-    let guest = Guest::boot(&GuestOptions {
-        icount: true,
-        cpus: 1,
-        network: Network::None,
-        ..GuestOptions::new(kernel)
-    })?;
-    let target = KernelTarget { nqn: KERNELS_NQN, port: 4421, gib: 4, keeps_data: false };
-    let address = target.start(&guest)?;
-    let theirs = instructions(&guest, &address, KERNELS_NQN, effort)
-        .context("measure the kernel's target")?;
+/// Thousands of instructions per 4 KiB I/O over TCP: the kernel's target on null_blk, ours on a null disk, and the ratio.
+pub fn tcp(effort: Effort) -> Result<Table> {
+    Plan { transport: Transport::Tcp, kib: &[4], bar: 1.2 }.run(effort)
+}
 
+/// The same over RDMA with 64 KiB too, and what our own TCP takes in the same guest.
+pub fn rdma(effort: Effort) -> Result<Table> {
+    Plan { transport: Transport::Rdma, kib: &[4, 64], bar: 1.15 }.run(effort)
+}
+
+/// Thousands of instructions per I/O, one figure per size and shape.
+struct Figures {
+    theirs: Vec<f64>,
+    ours: Vec<f64>,
+    /// Over TCP, when that is not what is measured anyway.
+    ours_tcp: Vec<f64>,
+}
+
+impl Plan {
+    fn run(&self, effort: Effort) -> Result<Table> {
+        let what = format!("thousands of instructions, {}", self.transport);
+        let mut headings = vec!["kernel", &what, "kernel's target", "afs", "ratio", "bar", ""];
+        if self.transport == Transport::Rdma {
+            headings.push("afs over tcp");
+        }
+        let mut table = Table::new(&headings);
+        let kernels = if effort == Effort::Full { &Kernel::ALL[..] } else { &Kernel::ALL[..1] };
+        for kernel in kernels {
+            say(&format!(
+                "counting instructions on kernel {kernel} (a few minutes; the guest is slow on purpose)"
+            ));
+            let figures = self.measure(*kernel, effort)?;
+            for (index, name) in self.names().into_iter().enumerate() {
+                let (theirs, ours) = (figures.theirs[index], figures.ours[index]);
+                let mut cells = vec![format!("Linux {kernel}"), name];
+                cells.extend([theirs, ours].map(|figure| format!("{figure:.1}")));
+                cells.push(format!("{:.2}", ours / theirs));
+                cells.extend(at_most(ours / theirs, self.bar));
+                cells.extend(figures.ours_tcp.get(index).map(|figure| format!("{figure:.1}")));
+                table.row(cells);
+            }
+        }
+        Ok(table)
+    }
+
+    fn names(&self) -> Vec<String> {
+        let shapes = |kib| SHAPES.iter().map(move |(shape, _)| format!("{kib} KiB {shape}"));
+        self.kib.iter().flat_map(shapes).collect()
+    }
+
+    fn measure(&self, kernel: Kernel, effort: Effort) -> Result<Figures> {
+        let guest = Guest::boot(&GuestOptions {
+            icount: true,
+            cpus: 1,
+            network: Network::None,
+            ..GuestOptions::new(kernel)
+        })?;
+        let address = match self.transport {
+            Transport::Tcp => "127.0.0.1".to_owned(),
+            Transport::Rdma => {
+                soft_rdma::start(&guest, 1)?;
+                soft_rdma::address(0)
+            }
+        };
+        let ours = Target::new(self.transport, address);
+        let theirs = Target { port: KERNELS_PORT, ..ours.clone() };
+        KernelTarget { nqn: KERNELS_NQN, target: &theirs, gib: 4, keeps_data: false }
+            .start(&guest)?;
+        let theirs = self
+            .instructions(&guest, &theirs, KERNELS_NQN, effort)
+            .context("measure the kernel's target")?;
+
+        let tcp = Target { transport: Transport::Tcp, ..ours.clone() };
+        let both = [ours.clone(), tcp.clone()];
+        let listen = if self.transport == Transport::Tcp { &both[..1] } else { &both[..] };
+        let node = start_node(&guest, listen, effort)?;
+        node.export_inside("null", "4G", OUR_NQN)?;
+        let ours = self.instructions(&guest, &ours, OUR_NQN, effort).context("measure afs")?;
+        let ours_tcp = match self.transport {
+            Transport::Tcp => Vec::new(),
+            Transport::Rdma => {
+                self.instructions(&guest, &tcp, OUR_NQN, effort).context("measure afs over TCP")?
+            }
+        };
+        Ok(Figures { theirs, ours, ours_tcp })
+    }
+
+    fn instructions(
+        &self,
+        guest: &Guest,
+        target: &Target,
+        nqn: &str,
+        effort: Effort,
+    ) -> Result<Vec<f64>> {
+        let connection = nvme::connect(guest, target, nqn, "-i 1")?;
+        let mut figures = Vec::new();
+        for kib in self.kib {
+            for (name, options) in SHAPES {
+                let options = format!(
+                    "{options} ioengine=io_uring bs={kib}k size=4g number_ios={} randseed=7",
+                    ios(*kib, effort)
+                );
+                let job = [Job::new(name, &options)];
+                let measured = fio::run(guest, &connection.disk, &job, DEADLINE)?;
+                let iops = measured
+                    .first()
+                    .map(|job| job.read_iops + job.write_iops)
+                    .context("fio measured nothing")?;
+                // One nanosecond is one instruction: 10⁹ per second, told in thousands.
+                figures.push(1e6 / iops);
+            }
+        }
+        nvme::disconnect(guest, nqn)?;
+        Ok(figures)
+    }
+}
+
+/// How many I/Os are counted: fewer large ones, which take rxe nearly a million instructions each.
+fn ios(kib: u32, effort: Effort) -> u32 {
+    match (effort, kib) {
+        (Effort::Full, ..=16) => 10_000,
+        (Effort::Full, _) => 3000,
+        (Effort::Tiny, ..=16) => 200,
+        (Effort::Tiny, _) => 40,
+    }
+}
+
+fn start_node(guest: &Guest, listen: &[Target], effort: Effort) -> Result<GuestNode> {
     let programs =
         if effort == Effort::Full { paths::built_release("afs")? } else { paths::built("afs")? };
     let programs = programs.parent().context("the folder of the programs")?;
-    let node = GuestNode::start(&guest, programs, "/tmp/afs", "null:8G", "--reactors 1")?;
-    node.export(&guest, "null", "4G", OUR_NQN)?;
-    let ours = instructions(&guest, &node.target(), OUR_NQN, effort).context("measure afs")?;
-    Ok((theirs, ours))
-}
-
-fn instructions(guest: &Guest, target: &Target, nqn: &str, effort: Effort) -> Result<Vec<f64>> {
-    let connection = nvme::connect(guest, target, nqn, "-i 1")?;
-    let count = if effort == Effort::Full { 10_000 } else { 200 };
-    let mut figures = Vec::new();
-    for (name, options) in SHAPES {
-        let options =
-            format!("{options} ioengine=io_uring bs=4k size=4g number_ios={count} randseed=7");
-        let measured = fio::run(guest, &connection.disk, &[Job::new(name, &options)], DEADLINE)?;
-        let iops = measured
-            .first()
-            .map(|job| job.read_iops + job.write_iops)
-            .context("fio measured nothing")?;
-        // One nanosecond is one instruction: 10⁹ per second, told in thousands.
-        figures.push(1e6 / iops);
-    }
-    nvme::disconnect(guest, nqn)?;
-    Ok(figures)
+    let arguments = "--data /tmp/afs --disk null:8G --reactors 1";
+    GuestNode::start(guest, programs, listen, arguments)
 }

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use super::Effort;
 use super::example::Example;
 use super::figures::{at_most, median, no_bar};
-use crate::http::Metrics;
+use crate::daemon::Daemon;
 use crate::node::{Node, NodeOptions};
 use crate::paths;
 use crate::prepare::say;
@@ -45,7 +45,7 @@ struct Calls {
 
 impl Calls {
     fn of(node: &Node) -> Result<Calls> {
-        let metrics = Metrics::scrape(node.http())?;
+        let metrics = node.metrics()?;
         let sum = |name: &str| metrics.sum(name).with_context(|| format!("no metric {name}"));
         Ok(Calls {
             all: sum("afs_reactor_syscalls_total")?,

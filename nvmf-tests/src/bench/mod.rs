@@ -46,7 +46,14 @@ pub const BENCHES: &[Bench] = &[
         about: "instructions per I/O over TCP, host and target together, against the kernel's own target in the same guest",
         programs: &["afs", "conductor"],
         kernels: &Kernel::ALL,
-        run: instructions::run,
+        run: instructions::tcp,
+    },
+    Bench {
+        name: "instructions-rdma",
+        about: "instructions per I/O over soft RDMA, against the kernel's own target and our own TCP in the same guest",
+        programs: &["afs", "conductor"],
+        kernels: &Kernel::ALL,
+        run: instructions::rdma,
     },
     Bench {
         name: "loopback",

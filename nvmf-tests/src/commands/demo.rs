@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::daemon::Daemon;
 use crate::fio::{self, Job};
-use crate::guest::{Guest, GuestOptions};
+use crate::guest::{Guest, GuestOptions, OUTSIDE};
 use crate::node::{Node, NodeOptions};
-use crate::nvme::{self, Connection, Target};
+use crate::nvme::{self, Connection, Target, Transport};
 use crate::paths;
 use crate::prepare::{Consent, Kernel, prepare, say};
 use crate::process::{tail, wait_until};
@@ -59,7 +60,10 @@ impl Demo {
         );
         let mut node = Node::start(NodeOptions::file("4G"))?;
         println!("  $ {}", node.command_line());
-        self.proved("a node starts and is well", format!("http://{}/healthz says so", node.http()));
+        self.proved(
+            "a node starts and is well",
+            format!("http://{}/healthz says so", node.http()?),
+        );
 
         chapter("A thin volume is made and exported to any host");
         let conductor = node.conductor()?;
@@ -83,12 +87,12 @@ impl Demo {
         let connection = self.connect(&guest, &node)?;
         self.files(&guest, &node, &connection)?;
         self.survive(&guest, &mut node, &connection)?;
-        self.grow_and_leave(&guest, &node, &connection)
+        self.grow_and_leave(&guest, &mut node, &connection)
     }
 
     fn connect(&mut self, guest: &Guest, node: &Node) -> Result<Connection> {
         chapter("The host discovers and connects, with nothing but its own nvme-cli and nvme-tcp");
-        let target = Target { address: crate::guest::OUTSIDE.to_owned(), port: node.port() };
+        let target = Target { port: node.port(), ..Target::new(Transport::Tcp, OUTSIDE) };
         guest.ok("modprobe nvme-tcp")?;
         let log = shown(guest, &format!("nvme discover {}", target.options()))?;
         ensure!(log.contains(NQN), "the discovery log lacks {NQN}");
@@ -180,7 +184,7 @@ impl Demo {
     fn grow_and_leave(
         &mut self,
         guest: &Guest,
-        node: &Node,
+        node: &mut Node,
         connection: &Connection,
     ) -> Result<()> {
         chapter("The volume grows while the host is connected; then the host leaves");

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use super::Guest;
+use super::Shell;
 
 /// Marks of trouble anywhere in the kernel, whatever level they are logged at.
 const ALARMS: [&str; 7] = [
@@ -49,7 +49,7 @@ fn is_complaint(line: &str) -> bool {
     level.is_some_and(|level| level & 7 <= 4) && OURS.iter().any(|word| line.contains(word))
 }
 
-impl Guest {
+impl Shell {
     /// The kernel log since boot or the last [`clear_dmesg`](Self::clear_dmesg), with levels.
     pub fn dmesg(&self) -> Result<String> {
         self.ok("dmesg --raw")

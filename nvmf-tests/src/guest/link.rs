@@ -180,6 +180,12 @@ impl Running {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
+    /// The first line of its standard output, once all of it was seen by [`stdout`](Self::stdout) or a wait.
+    pub fn first_line(&self) -> Option<String> {
+        let text = String::from_utf8_lossy(&self.stdout);
+        text.split_once('\n').map(|(line, _)| line.to_owned())
+    }
+
     /// Its exit code, once it has ended.
     pub fn ended(&mut self) -> Option<i32> {
         self.stdout();

@@ -11,27 +11,33 @@
 //! The guest's root is this machine's own, read-only under an overlay: every tool and every build is there under the
 //! same path. The build machine is reached from the guest at [`OUTSIDE`]. QEMU dies with the [`Guest`], however that ends.
 
+pub mod soft_rdma;
+
 mod accelerator;
 mod kernel_log;
 mod kernel_target;
 mod link;
 mod qemu;
+mod shell;
 
 use std::fs;
+use std::net::SocketAddr;
+use std::ops::Deref;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
-use serde_json::Value;
+use anyhow::{Context, Result, bail};
 
 pub use accelerator::Accelerator;
 pub use kernel_log::complaints;
 pub use kernel_target::KernelTarget;
 pub use link::{Output, Running};
 pub use qemu::{Drive, GuestOptions, Network};
+pub use shell::Shell;
 
+use crate::node::free_port;
 use crate::paths::RunDir;
 use crate::prepare::kernel_files;
 use crate::process::{Tied, spawn, tail, wait_until};
@@ -40,16 +46,36 @@ use link::Link;
 /// The address of the build machine's loopback as a guest with [`Network::User`] sees it.
 pub const OUTSIDE: &str = "10.0.2.2";
 
-/// How long a command may take when the caller did not say: enough for anything short on a slow emulated machine.
-const COMMAND_DEADLINE: Duration = Duration::from_secs(120);
 const BOOT_DEADLINE: Duration = Duration::from_secs(180);
+
+/// A TCP port of a guest that is reached at an address of the build machine's loopback.
+#[derive(Clone, Copy, Debug)]
+struct Forward {
+    outside: SocketAddr,
+    inside: u16,
+}
+
+impl Forward {
+    fn of(inside: u16) -> Result<Self> {
+        Ok(Self { outside: free_port()?, inside })
+    }
+}
 
 /// A booted guest. Dropping it is pulling its plug.
 #[derive(Debug)]
 pub struct Guest {
-    link: Arc<Link>,
+    shell: Shell,
     qemu: Tied,
     folder: RunDir,
+    forwards: Vec<Forward>,
+}
+
+impl Deref for Guest {
+    type Target = Shell;
+
+    fn deref(&self) -> &Shell {
+        &self.shell
+    }
 }
 
 impl Guest {
@@ -74,7 +100,9 @@ impl Guest {
         let listener = UnixListener::bind(&socket)
             .with_context(|| format!("listen on {}", socket.display()))?;
         listener.set_nonblocking(true)?;
-        let mut qemu = spawn(qemu::command(options, &files, accelerator, &folder)?)?;
+        let forwards =
+            options.forwarded.iter().map(|port| Forward::of(*port)).collect::<Result<Vec<_>>>()?;
+        let mut qemu = spawn(qemu::command(options, &files, accelerator, &folder, &forwards)?)?;
         let booted = Self::greet(&listener, &mut qemu, deadline);
         let link = booted.with_context(|| {
             let log = |name| tail(&fs::read_to_string(folder.join(name)).unwrap_or_default(), 25);
@@ -85,7 +113,7 @@ impl Guest {
                 log("console.log")
             )
         })?;
-        Ok(Self { link, qemu, folder })
+        Ok(Self { shell: Shell::new(link), qemu, folder, forwards })
     }
 
     fn greet(listener: &UnixListener, qemu: &mut Tied, deadline: Duration) -> Result<Arc<Link>> {
@@ -108,79 +136,6 @@ impl Guest {
         Ok(link)
     }
 
-    /// Runs a shell command; its failure is in the result, only a broken guest or a missed deadline is an error.
-    pub fn run(&self, command: &str) -> Result<Output> {
-        self.run_within(COMMAND_DEADLINE, command)
-    }
-
-    /// As [`run`](Self::run) with a deadline of its own, after which the command is killed.
-    pub fn run_within(&self, deadline: Duration, command: &str) -> Result<Output> {
-        let running = self.spawn(command)?;
-        // A tool that asks something must not wait for an answer that never comes.
-        running.close_stdin()?;
-        running.wait(deadline)
-    }
-
-    /// Runs a command that must succeed and returns what it printed.
-    pub fn ok(&self, command: &str) -> Result<String> {
-        self.ok_within(COMMAND_DEADLINE, command)
-    }
-
-    /// As [`ok`](Self::ok) with a deadline of its own.
-    pub fn ok_within(&self, deadline: Duration, command: &str) -> Result<String> {
-        let output = self.run_within(deadline, command)?;
-        if output.code != 0 {
-            bail!(
-                "in the guest, `{command}` failed with {}:\n{}\n{}",
-                output.code,
-                tail(&output.stderr, 20),
-                tail(&output.stdout, 20)
-            );
-        }
-        Ok(output.stdout)
-    }
-
-    /// Runs a command that must succeed and print JSON.
-    pub fn json(&self, command: &str) -> Result<Value> {
-        let text = self.ok(command)?;
-        serde_json::from_str(&text)
-            .with_context(|| format!("`{command}` printed no JSON:\n{}", tail(&text, 20)))
-    }
-
-    /// Starts a command and returns while it runs.
-    pub fn spawn(&self, command: &str) -> Result<Running> {
-        Link::start(&self.link, command)
-    }
-
-    /// Writes a file in the guest; its folder must exist.
-    pub fn write_file(&self, path: &str, content: &[u8]) -> Result<()> {
-        let command = self.spawn(&format!("cat > '{path}'"))?;
-        command.write_stdin(content)?;
-        command.close_stdin()?;
-        let output = command.wait(COMMAND_DEADLINE)?;
-        if output.code != 0 {
-            bail!("write {path} in the guest: {}", output.stderr.trim());
-        }
-        Ok(())
-    }
-
-    /// Waits until a command succeeds and returns what it printed then.
-    pub fn eventually(&self, deadline: Duration, command: &str) -> Result<String> {
-        let mut last = None;
-        wait_until(&format!("`{command}` to succeed in the guest"), deadline, || {
-            let output = self.run(command)?;
-            let done = (output.code == 0).then(|| output.stdout.clone());
-            last = Some(output);
-            Ok(done)
-        })
-        .map_err(|error| match last {
-            Some(output) => {
-                anyhow!("{error}; last it said: {} {}", output.stdout.trim(), output.stderr.trim())
-            }
-            None => error,
-        })
-    }
-
     /// Everything on the serial console so far.
     pub fn console(&self) -> String {
         fs::read(self.folder.join("console.log"))
@@ -188,9 +143,10 @@ impl Guest {
             .unwrap_or_default()
     }
 
-    /// Whether the agent can still be reached.
-    pub fn is_alive(&self) -> bool {
-        self.link.is_alive()
+    /// Where on the build machine one of the [`forwarded`](GuestOptions::forwarded) TCP ports is reached.
+    pub fn forwarded(&self, port: u16) -> Result<SocketAddr> {
+        let forward = self.forwards.iter().find(|forward| forward.inside == port);
+        Ok(forward.with_context(|| format!("port {port} of the guest is not forwarded"))?.outside)
     }
 
     /// A folder of this boot on the build machine, seen in the guest under the same path (read-only there).
@@ -209,7 +165,7 @@ pub fn interactive(options: &GuestOptions) -> Result<()> {
     let folder = RunDir::new("shell")?;
     let files = kernel_files(options.kernel)?;
     let accelerator = accelerator::verdict().unwrap_or(Accelerator::Tcg);
-    let status = spawn(qemu::command(options, &files, accelerator, &folder)?)?.wait()?;
+    let status = spawn(qemu::command(options, &files, accelerator, &folder, &[])?)?.wait()?;
     if !status.success() {
         bail!("QEMU ended with {status}");
     }

@@ -1,12 +1,13 @@
 //! The command line of QEMU, and what a boot tells the guest through a second archive behind the initrd.
 
+use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
-use super::Accelerator;
+use super::{Accelerator, Forward};
 use crate::paths::{self, RunDir};
 use crate::prepare::{Archive, Kernel, KernelFiles};
 use crate::process::tied;
@@ -42,10 +43,14 @@ pub struct GuestOptions {
     pub memory_mib: u32,
     /// Disks.
     pub drives: Vec<Drive>,
+    /// An empty disk of this many GiB behind the others; it goes with the guest.
+    pub scratch_gib: Option<u64>,
     /// A clock that advances one nanosecond per guest instruction and skips idle time: slow, but figures repeat.
     pub icount: bool,
     /// The network.
     pub network: Network,
+    /// TCP ports of the guest that the build machine can reach, with [`Network::User`]; see [`super::Guest::forwarded`].
+    pub forwarded: Vec<u16>,
     /// The console is the terminal and a person types there; no agent.
     pub interactive: bool,
 }
@@ -58,8 +63,10 @@ impl GuestOptions {
             cpus: 2,
             memory_mib: 2048,
             drives: Vec::new(),
+            scratch_gib: None,
             icount: false,
             network: Network::User,
+            forwarded: Vec::new(),
             interactive: false,
         }
     }
@@ -71,6 +78,7 @@ pub fn command(
     files: &KernelFiles,
     accelerator: Accelerator,
     folder: &RunDir,
+    forwards: &[Forward],
 ) -> Result<Command> {
     let initrd = folder.join("initrd");
     fs::write(&initrd, combined_initrd(options, files, folder)?)?;
@@ -98,14 +106,13 @@ pub fn command(
     ]);
     qemu.args(["-device", "virtio-rng-pci"]);
     if options.network == Network::User {
-        qemu.args([
-            "-netdev",
-            "user,id=net,ipv6=off",
-            "-device",
-            "virtio-net-pci,netdev=net,romfile=",
-        ]);
+        let mut network = "user,id=net,ipv6=off".to_owned();
+        for Forward { outside, inside } in forwards {
+            let _ = write!(network, ",hostfwd=tcp:{outside}-:{inside}");
+        }
+        qemu.args(["-netdev", &network, "-device", "virtio-net-pci,netdev=net,romfile="]);
     }
-    for drive in &options.drives {
+    for drive in drives(options, folder)? {
         let image = drive.image.display().to_string().replace(',', ",,");
         // The guest sees a disk with a volatile cache, as most real ones have.
         qemu.args([
@@ -146,6 +153,16 @@ pub fn command(
     Ok(qemu)
 }
 
+fn drives(options: &GuestOptions, folder: &RunDir) -> Result<Vec<Drive>> {
+    let mut drives = options.drives.clone();
+    if let Some(gib) = options.scratch_gib {
+        let image = folder.join("scratch");
+        fs::File::create(&image)?.set_len(gib << 30).context("make the guest's empty disk")?;
+        drives.push(Drive { image, format: "raw" });
+    }
+    Ok(drives)
+}
+
 fn file_chardev(id: &str, path: &std::path::Path) -> String {
     format!("file,id={id},path={}", path.display().to_string().replace(',', ",,"))
 }
@@ -165,7 +182,8 @@ fn combined_initrd(
     say("modules", &files.modules.display().to_string());
     say("mode", if options.interactive { "shell" } else { "agent" });
     say("network", if options.network == Network::User { "user" } else { "none" });
-    say("drives", &options.drives.len().to_string());
+    let drives = options.drives.len() + usize::from(options.scratch_gib.is_some());
+    say("drives", &drives.to_string());
     say("setup.sh", include_str!("setup.sh"));
     let mut initrd =
         fs::read(&files.initrd).with_context(|| format!("read {}", files.initrd.display()))?;

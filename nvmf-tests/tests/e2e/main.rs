@@ -1,9 +1,11 @@
-//! A stock Linux host, kernels 6.1 and 6.12, against a node that runs natively on this machine.
+//! A stock Linux host, kernels 6.1 and 6.12, against a node: over TCP one that runs natively on this machine, over RDMA
+//! one that runs in the guest beside the host.
 //!
 //! Each test gets a [`Scene`](nvmf_tests::scene::Scene): the guest that all tests of one kernel share, and a fresh
 //! node. They run under `cargo lab test`. At the end of every test the host disconnects, and neither its kernel log nor
 //! the node may hold anything to complain about.
 
+mod digests;
 mod failure;
 mod files;
 mod growth;
@@ -13,34 +15,42 @@ mod tools;
 mod verify;
 
 nvmf_tests::on_every_kernel! {
-    tools {
-        host_discovers_and_connects_to_all_that_it_may_see,
-        identify_pages_and_logs_print_sensible_values,
-        features_can_be_read_and_set,
-        data_commands_do_what_they_say,
-        reset_and_rescan_keep_the_disk,
+    over tcp and rdma {
+        tools {
+            host_discovers_and_connects_to_all_that_it_may_see,
+            identify_pages_and_logs_print_sensible_values,
+            features_can_be_read_and_set,
+            data_commands_do_what_they_say,
+            reset_and_rescan_keep_the_disk,
+        }
+        namespaces {
+            namespaces_come_and_go_without_a_reconnect,
+            host_that_is_not_allowed_sees_and_gets_nothing,
+        }
+        files {
+            ext4_holds_its_files_and_gives_space_back,
+            xfs_holds_its_files_and_gives_space_back,
+        }
+        verify {
+            every_shape_of_io_is_read_back_as_written,
+        }
+        growth {
+            mounted_host_sees_its_volume_grow,
+            full_pool_stops_new_blocks_only,
+        }
+        failure {
+            killed_node_comes_back_under_io_and_nothing_is_lost,
+        }
+        resources {
+            two_hundred_connections_leave_nothing_behind,
+            sixty_four_hosts_at_once_leave_nothing_behind,
+        }
     }
-    namespaces {
-        namespaces_come_and_go_without_a_reconnect,
-        host_that_is_not_allowed_sees_and_gets_nothing,
+    over tcp alone {
+        digests {
+            digests_change_nothing_but_the_checking,
+        }
     }
-    files {
-        ext4_holds_its_files_and_gives_space_back,
-        xfs_holds_its_files_and_gives_space_back,
-    }
-    verify {
-        every_shape_of_io_is_read_back_as_written,
-        digests_change_nothing_but_the_checking,
-    }
-    growth {
-        mounted_host_sees_its_volume_grow,
-        full_pool_stops_new_blocks_only,
-    }
-    failure {
-        killed_node_comes_back_under_io_and_nothing_is_lost,
-    }
-    resources {
-        two_hundred_connections_leave_nothing_behind,
-        sixty_four_hosts_at_once_leave_nothing_behind,
+    over rdma alone {
     }
 }

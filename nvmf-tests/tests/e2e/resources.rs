@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use nvmf_tests::node::Footprint;
+use nvmf_tests::daemon::Footprint;
 use nvmf_tests::process::wait_until;
 use nvmf_tests::scene::{Scene, nqn};
 
@@ -14,7 +14,7 @@ const SLACK: u64 = 24 << 20;
 const ROUNDS: &str = r#"
 for round in $(seq 200); do
   exec 3<>/dev/nvme-fabrics
-  echo "transport=tcp,traddr=$ADDRESS,trsvcid=$PORT,nqn=$NQN,hostnqn=$(cat /etc/nvme/hostnqn),hostid=$(cat /etc/nvme/hostid),nr_io_queues=2" >&3 || exit 1
+  echo "$TARGET,nqn=$NQN,hostnqn=$(cat /etc/nvme/hostnqn),hostid=$(cat /etc/nvme/hostid),nr_io_queues=2" >&3 || exit 1
   read -r answer <&3; exec 3>&-
   instance=${answer#instance=}; instance=${instance%%,*}
   echo 1 > /sys/class/nvme/nvme$instance/delete_controller || exit 1
@@ -30,7 +30,7 @@ pub fn two_hundred_connections_leave_nothing_behind(scene: &mut Scene) -> Result
     let name = nqn("rounds");
     scene.node.conductor()?.export("rounds", "1G", &name)?;
     let target = scene.target();
-    let environment = format!("ADDRESS={} PORT={} NQN={name}\n", target.address, target.port);
+    let environment = format!("TARGET={} NQN={name}\n", target.fabrics_options());
     // The first connection may fill caches that stay.
     scene.guest.ok(&(environment.clone() + &ROUNDS.replace("seq 200", "seq 2")))?;
     let before = at_rest(scene)?;
@@ -46,9 +46,9 @@ pub fn sixty_four_hosts_at_once_leave_nothing_behind(scene: &mut Scene) -> Resul
     let before = at_rest(scene)?;
     let connect = format!(
         "for host in $(seq 64); do id=$(cat /proc/sys/kernel/random/uuid); \
-         echo \"transport=tcp,traddr={},trsvcid={},nqn={name},hostnqn=nqn.2014-08.org.nvmexpress:uuid:$id,hostid=$id,\
+         echo \"{},nqn={name},hostnqn=nqn.2014-08.org.nvmexpress:uuid:$id,hostid=$id,\
          nr_io_queues=1\" > /dev/nvme-fabrics || exit 1; done",
-        target.address, target.port
+        target.fabrics_options()
     );
     scene.guest.ok_within(Duration::from_secs(240), &connect)?;
     let live = scene.guest.ok("cat /sys/class/nvme/nvme*/state | grep -c live")?;

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use nvmf_tests::guest::OUTSIDE;
 use nvmf_tests::nvme;
 use nvmf_tests::scene::{Scene, nqn};
 use serde_json::Value;
@@ -15,7 +14,8 @@ pub fn host_discovers_and_connects_to_all_that_it_may_see(scene: &mut Scene) -> 
     conductor.export("first", "1G", &nqn("first"))?;
     conductor.export("second", "2G", &nqn("second"))?;
     let target = scene.target();
-    let port = target.port.to_string();
+    let (transport, port) = (target.transport.to_string(), target.port.to_string());
+    let transport = transport.as_str();
     let log = scene.guest.json(&format!("nvme discover {} -o json", target.options()))?;
     let records = log["records"].as_array().context("records of the discovery log")?;
     for name in ["first", "second"] {
@@ -24,11 +24,11 @@ pub fn host_discovers_and_connects_to_all_that_it_may_see(scene: &mut Scene) -> 
             .find(|record| record["subnqn"] == nqn(name))
             .with_context(|| format!("{name} in {log}"))?;
         ensure!(
-            record["traddr"] == OUTSIDE && record["trsvcid"] == port.as_str(),
+            record["traddr"] == target.address.as_str() && record["trsvcid"] == port.as_str(),
             "address in {record}"
         );
         ensure!(
-            record["trtype"] == "tcp"
+            record["trtype"] == transport
                 && record["adrfam"] == "ipv4"
                 && record["subtype"] == "nvme subsystem"
         );
@@ -56,7 +56,7 @@ pub fn host_discovers_and_connects_to_all_that_it_may_see(scene: &mut Scene) -> 
     let first =
         find_subsystem(&subsystems, &nqn("first")).with_context(|| subsystems.to_string())?;
     ensure!(
-        first["Paths"][0]["State"] == "live" && first["Paths"][0]["Transport"] == "tcp",
+        first["Paths"][0]["State"] == "live" && first["Paths"][0]["Transport"] == transport,
         "{first}"
     );
     scene.guest.ok("nvme disconnect-all")?;

@@ -1,0 +1,34 @@
+//! RDMA in a guest without an adapter: devices `rxe0`, `rxe1` … on interfaces that lead nowhere but to the guest itself.
+
+use anyhow::{Context, Result};
+
+use super::Shell;
+
+/// Makes the first `count` devices that are not there yet, and waits until their ports are active.
+pub fn start(shell: &Shell, count: u32) -> Result<()> {
+    shell.write_file("/tmp/soft-rdma.sh", include_bytes!("soft_rdma.sh"))?;
+    shell
+        .ok(&format!("bash /tmp/soft-rdma.sh {count}"))
+        .context("make soft RDMA devices in the guest")
+        .map(drop)
+}
+
+/// The IPv4 address of a device.
+pub fn address(device: u32) -> String {
+    format!("10.77.{device}.1")
+}
+
+/// The IPv6 address of a device.
+pub fn address_v6(device: u32) -> String {
+    format!("fd77:{device}::1")
+}
+
+/// Takes a device away, as when an adapter is pulled; its interface and addresses stay.
+pub fn remove(shell: &Shell, device: u32) -> Result<()> {
+    shell.ok(&format!("rdma link delete rxe{device}")).map(drop)
+}
+
+/// What the kernel counts per device (protection domains, completion queues, queue pairs, memory regions …), a line each.
+pub fn resources(shell: &Shell) -> Result<String> {
+    shell.ok("rdma resource show")
+}
