@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::guest::{Running, Shell};
-use crate::process::tail;
+use crate::process::{tail, wait_until};
 
 /// One job of a job file.
 #[derive(Clone, Debug)]
@@ -81,6 +81,60 @@ pub fn finish(running: Running, deadline: Duration) -> Result<Vec<Measured>> {
     let start = output.stdout.find('{').context("fio printed no JSON")?;
     let report: Value = serde_json::from_str(&output.stdout[start..]).context("read fio's JSON")?;
     report["jobs"].as_array().context("fio's report has no jobs")?.iter().map(measured).collect()
+}
+
+/// Verified rounds of a job, one after the other until they are told to stop: load for as long as a test needs.
+#[derive(Debug)]
+pub struct Rounds {
+    running: Running,
+    shell: Shell,
+    stop: String,
+}
+
+impl Rounds {
+    /// Starts the first round.
+    pub fn start(guest: &Shell, device: &str, options: &str) -> Result<Self> {
+        let name = device.rsplit('/').next().unwrap_or("device");
+        let (path, stop) = (format!("/tmp/rounds-{name}.fio"), format!("/tmp/rounds-{name}.stop"));
+        let job = Job::verified("round", options);
+        let file = format!(
+            "[{}]\nfilename={device}\ndirect=1\nioengine=libaio\n{}\n",
+            job.name,
+            job.options.join("\n")
+        );
+        guest.write_file(&path, file.as_bytes())?;
+        // Each round has its own bytes, so that an old one is never taken for the new.
+        let command = format!(
+            "rm -f {stop}; for n in $(seq 100000); do fio --randseed=$n --output=/tmp/rounds-{name}.log {path} 2>&1 || \
+             {{ cat /tmp/rounds-{name}.log; exit 1; }}; echo round $n; [ ! -e {stop} ] || exit 0; done"
+        );
+        Ok(Self { running: guest.spawn(&command)?, shell: guest.clone(), stop })
+    }
+
+    /// How many rounds have been written and read back.
+    pub fn done(&mut self) -> Result<usize> {
+        if let Some(code) = self.running.ended() {
+            bail!("fio ended with {code}:\n{}", tail(&self.running.stdout(), 15));
+        }
+        Ok(self.running.stdout().lines().filter(|line| line.starts_with("round ")).count())
+    }
+
+    /// Waits until `more` rounds more have begun and ended.
+    pub fn go_on(&mut self, more: usize, deadline: Duration) -> Result<()> {
+        // The round at hand began before whatever the caller did.
+        let goal = self.done()? + more + 1;
+        wait_until("rounds of verified I/O", deadline, || Ok((self.done()? >= goal).then_some(())))
+    }
+
+    /// Lets the round at hand end, and checks that none met an error or a wrong byte.
+    pub fn finish(self, deadline: Duration) -> Result<()> {
+        self.shell.ok(&format!("touch {}", self.stop))?;
+        let output = self.running.wait(deadline)?;
+        if output.code != 0 {
+            bail!("fio failed with {}:\n{}", output.code, tail(&output.stdout, 15));
+        }
+        Ok(())
+    }
 }
 
 fn measured(job: &Value) -> Result<Measured> {

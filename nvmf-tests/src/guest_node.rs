@@ -45,13 +45,14 @@ impl GuestNode {
         listen: &[Target],
         arguments: &str,
     ) -> Result<Self> {
-        Self::start_by(guest, "", programs, listen, arguments)
+        Self::start_by(guest, "exec", programs, listen, arguments)
     }
 
-    /// As [`start`](Self::start), by a shell command that runs first, in the same process: `ulimit -l 64;` for example.
+    /// As [`start`](Self::start), by words of the shell that end in the same process becoming `afs`: `exec` alone, or
+    /// `ulimit -l 64; exec` for example.
     pub fn start_by(
         guest: &Guest,
-        before: &str,
+        launch: &str,
         programs: &Path,
         listen: &[Target],
         arguments: &str,
@@ -61,7 +62,7 @@ impl GuestNode {
         let afs = programs.join("afs");
         // The process keeps the id that the shell tells in its first line.
         let command = format!(
-            "echo $$; {before} exec {} standalone{listeners} --api 0.0.0.0:{API_PORT} --http 0.0.0.0:{HTTP_PORT} {arguments} 2>&1",
+            "echo $$; {launch} {} standalone{listeners} --api 0.0.0.0:{API_PORT} --http 0.0.0.0:{HTTP_PORT} {arguments} 2>&1",
             afs.display()
         );
         let faces = [guest.forwarded(API_PORT), guest.forwarded(HTTP_PORT)];

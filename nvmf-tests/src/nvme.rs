@@ -87,6 +87,13 @@ pub struct Connection {
     pub disk: String,
 }
 
+impl Connection {
+    /// The controller's name in sysfs.
+    pub fn name(&self) -> &str {
+        self.controller.trim_start_matches("/dev/")
+    }
+}
+
 /// Connects and waits for namespace 1. `options` are further options of `nvme connect`.
 pub fn connect(guest: &Shell, target: &Target, nqn: &str, options: &str) -> Result<Connection> {
     target.transport.load(guest)?;
@@ -100,6 +107,28 @@ pub fn connect(guest: &Shell, target: &Target, nqn: &str, options: &str) -> Resu
 /// Disconnects every controller of a subsystem.
 pub fn disconnect(guest: &Shell, nqn: &str) -> Result<()> {
     guest.ok(&format!("nvme disconnect -n {nqn}")).map(drop)
+}
+
+/// Disconnects one controller of a subsystem that may have more.
+pub fn disconnect_one(guest: &Shell, connection: &Connection) -> Result<()> {
+    guest.ok(&format!("nvme disconnect -d {}", connection.name())).map(drop)
+}
+
+/// Reads and writes that went to namespace 1 by one controller of a multipath disk.
+pub fn path_ios(guest: &Shell, connection: &Connection) -> Result<u64> {
+    let name = connection.name();
+    let count =
+        guest.ok(&format!("awk '{{ print $1 + $5 }}' /sys/class/nvme/{name}/nvme*c*n1/stat"))?;
+    count.trim().parse().with_context(|| format!("I/Os of {name}: `{}`", count.trim()))
+}
+
+/// Says how the host chooses among the paths to a subsystem.
+pub fn set_policy(guest: &Shell, nqn: &str, policy: &str) -> Result<()> {
+    let script = format!(
+        "for s in /sys/class/nvme-subsystem/*; do [ \"$(cat $s/subsysnqn)\" = {nqn} ] && echo {policy} > $s/iopolicy \
+         && [ \"$(cat $s/iopolicy)\" = {policy} ] && exit 0; done; exit 1"
+    );
+    guest.ok(&script).with_context(|| format!("path policy {policy}")).map(drop)
 }
 
 /// Waits for the disk of a namespace and returns its path.
@@ -122,7 +151,7 @@ pub fn wait_state(
     state: &str,
     deadline: Duration,
 ) -> Result<()> {
-    let name = connection.controller.trim_start_matches("/dev/");
+    let name = connection.name();
     guest
         .eventually(deadline, &format!("[ \"$(cat /sys/class/nvme/{name}/state)\" = {state} ]"))
         .map(drop)

@@ -87,6 +87,16 @@ impl Scene {
         Ok(())
     }
 
+    /// Replaces the node by one in the guest that listens on these addresses alone, started by these words of the
+    /// shell (see [`GuestNode::start_by`]).
+    pub fn launch(&mut self, launch: &str, listen: &[Target]) -> Result<()> {
+        // It may have been one that did not start.
+        let _ = self.node.kill();
+        self.node =
+            Box::new(start_in_guest(&self.guest, launch, &NodeOptions::file("4G"), listen)?);
+        Ok(())
+    }
+
     /// Where the node is, seen from the guest.
     pub fn target(&self) -> Target {
         self.target.clone()
@@ -160,14 +170,23 @@ fn start(
     }
     let target = Target::new(transport, soft_rdma::address(0));
     let listen: Vec<Target> = [&target].into_iter().chain(further).cloned().collect();
+    let node = start_in_guest(guest, "exec", options, &listen)?;
+    Ok((Box::new(node), target))
+}
+
+fn start_in_guest(
+    guest: &Guest,
+    launch: &str,
+    options: &NodeOptions,
+    listen: &[Target],
+) -> Result<GuestNode> {
     guest.ok(&format!("rm -rf {NODE_FOLDER}/*"))?;
     let disks = options.disks.iter().map(|disk| disk.replace("{folder}", NODE_FOLDER));
     let disks: String = disks.map(|disk| format!("--disk {disk} ")).collect();
     let arguments = format!("--data {NODE_FOLDER}/data {disks}{}", options.arguments.join(" "));
     let afs = paths::built("afs")?;
     let programs = afs.parent().context("the folder of the programs")?;
-    let node = GuestNode::start(guest, programs, &listen, &arguments)?;
-    Ok((Box::new(node), target))
+    GuestNode::start_by(guest, launch, programs, listen, &arguments)
 }
 
 /// The subsystem name that tests give to a volume's export.
@@ -222,7 +241,7 @@ macro_rules! on_every_kernel {
             }
         }
     };
-    (@tests $kernel:ident $transport:ident { $($module:ident { $($test:ident),+ $(,)? })* }) => {
+    (@tests $kernel:ident $transport:ident { $($module:ident { $($test:ident),+ $(,)? })+ }) => {
         $(mod $module {
             $(#[test]
             fn $test() {
@@ -233,6 +252,6 @@ macro_rules! on_every_kernel {
                     super::super::super::$module::$test,
                 );
             })+
-        })*
+        })+
     };
 }

@@ -5,10 +5,13 @@
 //! node. They run under `cargo lab test`. At the end of every test the host disconnects, and neither its kernel log nor
 //! the node may hold anything to complain about.
 
+mod absent;
+mod devices;
 mod digests;
 mod failure;
 mod files;
 mod growth;
+mod multipath;
 mod namespaces;
 mod resources;
 mod tools;
@@ -44,6 +47,7 @@ nvmf_tests::on_every_kernel! {
         resources {
             two_hundred_connections_leave_nothing_behind,
             sixty_four_hosts_at_once_leave_nothing_behind,
+            storm_of_hosts_is_answered_and_leaves_nothing_behind,
         }
     }
     over tcp alone {
@@ -52,5 +56,18 @@ nvmf_tests::on_every_kernel! {
         }
     }
     over rdma alone {
+        multipath {
+            discovery_by_either_transport_lists_both,
+            either_transport_may_go_and_come_back_under_every_path_policy,
+        }
+        devices {
+            lost_device_costs_no_io_and_serves_again_when_it_is_back,
+            ipv6_carries_io_as_well,
+        }
+        absent {
+            node_without_the_library_serves_tcp_and_says_so,
+            node_without_a_device_serves_it_once_it_is_there,
+            node_that_may_not_use_the_devices_says_what_to_set,
+        }
     }
 }

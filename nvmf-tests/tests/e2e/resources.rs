@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nvmf_tests::daemon::Footprint;
+use nvmf_tests::guest::soft_rdma;
+use nvmf_tests::nvme::Transport;
 use nvmf_tests::process::wait_until;
 use nvmf_tests::scene::{Scene, nqn};
 
@@ -35,7 +37,7 @@ pub fn two_hundred_connections_leave_nothing_behind(scene: &mut Scene) -> Result
     scene.guest.ok(&(environment.clone() + &ROUNDS.replace("seq 200", "seq 2")))?;
     let before = at_rest(scene)?;
     scene.guest.ok_within(Duration::from_secs(480), &(environment + ROUNDS))?;
-    returns_to(scene, before)
+    returns_to(scene, &before)
 }
 
 pub fn sixty_four_hosts_at_once_leave_nothing_behind(scene: &mut Scene) -> Result<()> {
@@ -59,11 +61,41 @@ pub fn sixty_four_hosts_at_once_leave_nothing_behind(scene: &mut Scene) -> Resul
         "dd if=/dev/zero of=$(ls /dev/nvme*n1 | head -1) bs=64k count=64 oflag=direct status=none",
     )?;
     scene.guest.ok_within(Duration::from_secs(240), "nvme disconnect-all")?;
-    returns_to(scene, before)
+    returns_to(scene, &before)
 }
 
-/// The node's footprint once no host is connected.
-fn at_rest(scene: &Scene) -> Result<(Footprint, f64)> {
+/// What a node holds.
+#[derive(Clone, Debug)]
+struct Held {
+    process: Footprint,
+    free_buffer_bytes: f64,
+    /// Queue pairs, memory regions and the rest of each RDMA device, the host's own included; nothing over TCP.
+    rdma: String,
+}
+
+/// How many hosts come at once. Each takes a connection request for its admin queue and one for its I/O queue.
+const STORM: u32 = 32;
+
+pub fn storm_of_hosts_is_answered_and_leaves_nothing_behind(scene: &mut Scene) -> Result<()> {
+    scene.expect_complaints(&DELETED_DURING_KEEP_ALIVE);
+    let name = nqn("storm");
+    scene.node.conductor()?.export("storm", "1G", &name)?;
+    let before = at_rest(scene)?;
+    let connect = format!(
+        "for host in $(seq {STORM}); do id=$(cat /proc/sys/kernel/random/uuid); \
+         echo \"{},nqn={name},hostnqn=nqn.2014-08.org.nvmexpress:uuid:$id,hostid=$id,nr_io_queues=1\" > /dev/nvme-fabrics & \
+         all=\"$all $!\"; done; for one in $all; do wait $one || exit 1; done",
+        scene.target().fabrics_options()
+    );
+    scene.guest.ok_within(Duration::from_secs(240), &connect)?;
+    let counted = scene.node.metrics()?.sum("afs_controllers");
+    ensure!(counted == Some(f64::from(STORM)), "the node counts {counted:?} controllers");
+    scene.guest.ok_within(Duration::from_secs(240), "nvme disconnect-all")?;
+    returns_to(scene, &before)
+}
+
+/// What the node holds once no host is connected.
+fn at_rest(scene: &Scene) -> Result<Held> {
     let mut open = [None; 2];
     let rested = wait_until("all connections to be gone", Duration::from_secs(30), || {
         let metrics = scene.node.metrics()?;
@@ -74,20 +106,24 @@ fn at_rest(scene: &Scene) -> Result<(Footprint, f64)> {
         let free = metrics
             .sum("afs_reactor_buffer_free_bytes")
             .context("the node does not show its buffers")?;
-        Ok(Some((scene.node.footprint()?, free)))
+        let rdma = match scene.transport {
+            Transport::Tcp => String::new(),
+            Transport::Rdma => soft_rdma::resources(&scene.guest)?,
+        };
+        Ok(Some(Held { process: scene.node.footprint()?, free_buffer_bytes: free, rdma }))
     });
     rested.with_context(|| format!("controllers and connections: {open:?}"))
 }
 
 /// Descriptors exactly, but at leisure: a scrape holds one of its own for a moment. Buffers exactly: one that is not back is lost.
-fn returns_to(scene: &Scene, before: (Footprint, f64)) -> Result<()> {
-    let mut last = before;
+fn returns_to(scene: &Scene, before: &Held) -> Result<()> {
+    let mut last = before.clone();
     let returned = wait_until("everything to be given back", Duration::from_secs(30), || {
         last = at_rest(scene)?;
-        let (footprint, buffers) = last;
-        let same = footprint.descriptors <= before.0.descriptors
-            && footprint.resident_bytes <= before.0.resident_bytes + SLACK
-            && (buffers - before.1).abs() < 1.0;
+        let same = last.process.descriptors <= before.process.descriptors
+            && last.process.resident_bytes <= before.process.resident_bytes + SLACK
+            && (last.free_buffer_bytes - before.free_buffer_bytes).abs() < 1.0
+            && last.rdma == before.rdma;
         Ok(same.then_some(()))
     });
     returned.with_context(|| format!("before {before:?}, after {last:?}"))
