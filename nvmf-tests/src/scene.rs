@@ -18,7 +18,7 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context, Result};
 
 use crate::daemon::Daemon;
-use crate::guest::{Guest, GuestOptions, OUTSIDE, soft_rdma};
+use crate::guest::{Guest, GuestOptions, Lan, OUTSIDE, soft_rdma};
 use crate::guest_node::{API_PORT, GuestNode, HTTP_PORT};
 use crate::node::{Node, NodeOptions};
 use crate::nvme::{self, Connection, Target, Transport};
@@ -65,7 +65,10 @@ pub struct Scene {
 
 impl Scene {
     fn new(kernel: Kernel, transport: Transport, found: Option<Guest>) -> Result<Self> {
-        let guest = found.map_or_else(|| Guest::boot(&guest_options(kernel)), Ok)?;
+        let guest = match found {
+            Some(guest) => guest,
+            None => Guest::boot(&guest_options(kernel)?)?,
+        };
         transport.load(&guest)?;
         if transport == Transport::Rdma {
             prepare_rdma(&guest)?;
@@ -137,13 +140,14 @@ impl Scene {
 }
 
 /// One guest serves both transports: it can hold a node too.
-fn guest_options(kernel: Kernel) -> GuestOptions {
-    GuestOptions {
+fn guest_options(kernel: Kernel) -> Result<GuestOptions> {
+    Ok(GuestOptions {
         memory_mib: 3072,
         scratch_gib: Some(16),
         forwarded: vec![API_PORT, HTTP_PORT],
+        lan: Some(Lan::new()?),
         ..GuestOptions::new(kernel)
-    }
+    })
 }
 
 /// Two soft RDMA devices, and an empty folder on a real file system.

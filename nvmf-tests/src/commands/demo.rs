@@ -10,7 +10,8 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::daemon::Daemon;
 use crate::fio::{self, Job};
-use crate::guest::{Guest, GuestOptions, OUTSIDE};
+use crate::guest::{Guest, GuestOptions, OUTSIDE, soft_rdma};
+use crate::guest_node::{API_PORT, GuestNode, HTTP_PORT};
 use crate::node::{Node, NodeOptions};
 use crate::nvme::{self, Connection, Target, Transport};
 use crate::paths;
@@ -20,6 +21,7 @@ use crate::table::Table;
 
 const KERNEL: Kernel = Kernel::V6_12;
 const NQN: &str = "nqn.2026-11.io.afs:demo";
+const RDMA_NQN: &str = "nqn.2026-11.io.afs:demo-rdma";
 const MIB: u64 = 1 << 20;
 
 /// Shows the whole way from an empty machine to a verified volume.
@@ -80,14 +82,17 @@ impl Demo {
         self.proved("volume, subsystem and access", "by five commands".to_owned());
 
         chapter(&format!("A stock Linux host boots: Debian's kernel {KERNEL} in QEMU"));
-        let guest = Guest::boot(&GuestOptions::new(KERNEL))?;
+        let forwarded = vec![API_PORT, HTTP_PORT];
+        let guest = Guest::boot(&GuestOptions { forwarded, ..GuestOptions::new(KERNEL) })?;
         let version = shown(&guest, "uname -sr")?;
         self.proved("a stock host boots", version.trim().to_owned());
 
         let connection = self.connect(&guest, &node)?;
         self.files(&guest, &node, &connection)?;
         self.survive(&guest, &mut node, &connection)?;
-        self.grow_and_leave(&guest, &mut node, &connection)
+        self.grow_and_leave(&guest, &mut node, &connection)?;
+        drop(node);
+        self.rdma(&guest)
     }
 
     fn connect(&mut self, guest: &Guest, node: &Node) -> Result<Connection> {
@@ -201,6 +206,54 @@ impl Demo {
             "no I/O error, no warning but the reconnect".to_owned(),
         );
         Ok(())
+    }
+
+    /// Soft RDMA is a thing of the guest's kernel, so the node runs there too.
+    fn rdma(&mut self, guest: &Guest) -> Result<()> {
+        chapter(
+            "RDMA: a node in the guest, on the kernel's soft RoCE, for the same in-box drivers",
+        );
+        soft_rdma::start(guest, 1)?;
+        shown(guest, "rdma link")?;
+        let [rdma, tcp] = [Transport::Rdma, Transport::Tcp]
+            .map(|transport| Target::new(transport, soft_rdma::address(0)));
+        let afs = paths::built("afs")?;
+        let programs = afs.parent().context("the folder of the programs")?;
+        let listen = [rdma.clone(), tcp.clone()];
+        let arguments = "--data /tmp/afs --disk /tmp/afs.disk:1G";
+        let mut node = GuestNode::start(guest, programs, &listen, arguments)?;
+        println!("  host# {}", node.command_line());
+        node.conductor()?.export("films", "512M", RDMA_NQN)?;
+        let log = shown(guest, &format!("nvme discover {}", rdma.options()))?;
+        ensure!(
+            ["trtype:  rdma", "trtype:  tcp", RDMA_NQN].iter().all(|part| log.contains(part)),
+            "the discovery log lacks a transport or {RDMA_NQN}"
+        );
+        println!("  host# nvme connect {} -n {RDMA_NQN}", rdma.options());
+        let connection = nvme::connect(guest, &rdma, RDMA_NQN, "")?;
+        self.proved("RDMA: discovered and connected", format!("{} is there", connection.disk));
+
+        let before = nvme::path_ios(guest, &connection)?;
+        let job = Job::verified("films", "rw=randwrite bsrange=4k-256k iodepth=16 size=32m");
+        println!("  host# fio: {}", job.options.join(" "));
+        let measured = fio::run(guest, &connection.disk, &[job], Duration::from_secs(240))?;
+        let [done] = measured.as_slice() else { bail!("fio told of {} jobs", measured.len()) };
+        let ios = nvme::path_ios(guest, &connection)? - before;
+        ensure!(done.reads > 0 && ios >= done.reads + done.writes, "{ios} I/Os by RDMA: {done:?}");
+        self.proved(
+            "RDMA: written and verified",
+            format!("{} writes, {} reads verified", done.writes, done.reads),
+        );
+
+        println!("  host# nvme connect {} -n {RDMA_NQN}", tcp.options());
+        let second = nvme::connect(guest, &tcp, RDMA_NQN, "")?;
+        ensure!(second.disk == connection.disk, "{} and {}", connection.disk, second.disk);
+        shown(guest, "nvme list-subsys")?;
+        self.proved("RDMA and TCP: two paths to one disk", second.disk);
+        nvme::disconnect(guest, RDMA_NQN)?;
+        guest.assert_no_complaints_but(&["nvme nvme", "no usable path"])?;
+        node.assert_no_panic()?;
+        node.assert_alive()
     }
 
     fn proved(&mut self, what: &str, seen: String) {

@@ -16,6 +16,7 @@ pub mod soft_rdma;
 mod accelerator;
 mod kernel_log;
 mod kernel_target;
+mod lan;
 mod link;
 mod qemu;
 mod shell;
@@ -33,6 +34,7 @@ use anyhow::{Context, Result, bail};
 pub use accelerator::Accelerator;
 pub use kernel_log::complaints;
 pub use kernel_target::KernelTarget;
+pub use lan::Lan;
 pub use link::{Output, Running};
 pub use qemu::{Drive, GuestOptions, Network};
 pub use shell::Shell;
@@ -68,6 +70,7 @@ pub struct Guest {
     qemu: Tied,
     folder: RunDir,
     forwards: Vec<Forward>,
+    lan: Option<Lan>,
 }
 
 impl Deref for Guest {
@@ -113,7 +116,7 @@ impl Guest {
                 log("console.log")
             )
         })?;
-        Ok(Self { shell: Shell::new(link), qemu, folder, forwards })
+        Ok(Self { shell: Shell::new(link), qemu, folder, forwards, lan: options.lan })
     }
 
     fn greet(listener: &UnixListener, qemu: &mut Tied, deadline: Duration) -> Result<Arc<Link>> {
@@ -147,6 +150,11 @@ impl Guest {
     pub fn forwarded(&self, port: u16) -> Result<SocketAddr> {
         let forward = self.forwards.iter().find(|forward| forward.inside == port);
         Ok(forward.with_context(|| format!("port {port} of the guest is not forwarded"))?.outside)
+    }
+
+    /// Its end of a cable to another guest.
+    pub fn lan(&self) -> Option<Lan> {
+        self.lan
     }
 
     /// A folder of this boot on the build machine, seen in the guest under the same path (read-only there).

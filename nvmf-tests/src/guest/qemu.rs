@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
-use super::{Accelerator, Forward};
+use super::{Accelerator, Forward, Lan};
 use crate::paths::{self, RunDir};
 use crate::prepare::{Archive, Kernel, KernelFiles};
 use crate::process::tied;
@@ -51,6 +51,8 @@ pub struct GuestOptions {
     pub network: Network,
     /// TCP ports of the guest that the build machine can reach, with [`Network::User`]; see [`super::Guest::forwarded`].
     pub forwarded: Vec<u16>,
+    /// A cable to another guest.
+    pub lan: Option<Lan>,
     /// The console is the terminal and a person types there; no agent.
     pub interactive: bool,
 }
@@ -67,6 +69,7 @@ impl GuestOptions {
             icount: false,
             network: Network::User,
             forwarded: Vec::new(),
+            lan: None,
             interactive: false,
         }
     }
@@ -111,6 +114,9 @@ pub fn command(
             let _ = write!(network, ",hostfwd=tcp:{outside}-:{inside}");
         }
         qemu.args(["-netdev", &network, "-device", "virtio-net-pci,netdev=net,romfile="]);
+    }
+    if let Some(lan) = options.lan {
+        qemu.args(lan.qemu_arguments());
     }
     for drive in drives(options, folder)? {
         let image = drive.image.display().to_string().replace(',', ",,");

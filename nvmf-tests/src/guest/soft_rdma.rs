@@ -4,8 +4,20 @@ use anyhow::{Context, Result};
 
 use super::Shell;
 
+/// What soft RDMA needs of the kernel.
+const MODULES: &str = "set -e
+# rxe computes its checksums with the driver that is there when it is loaded; not every processor has the fast one.
+modprobe crc32_pclmul || true
+for module in crc32_generic dummy rdma_rxe ib_uverbs rdma_ucm nvme-rdma; do modprobe $module; done";
+
+/// Loads the modules.
+pub(super) fn load(shell: &Shell) -> Result<()> {
+    shell.ok(MODULES).context("load what soft RDMA needs in the guest").map(drop)
+}
+
 /// Makes the first `count` devices that are not there yet, and waits until their ports are active.
 pub fn start(shell: &Shell, count: u32) -> Result<()> {
+    load(shell)?;
     shell.write_file("/tmp/soft-rdma.sh", include_bytes!("soft_rdma.sh"))?;
     shell
         .ok(&format!("bash /tmp/soft-rdma.sh {count}"))

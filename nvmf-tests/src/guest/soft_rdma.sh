@@ -1,9 +1,6 @@
 # Runs in a guest: soft RDMA (RoCE v2 by rxe) on interfaces of its own, soft0 … with rxe0 … on them. What is there already stays.
 # Arguments: how many devices.
 set -e
-# rxe computes its checksums with the driver that is there when it is loaded; not every processor has the fast one.
-modprobe crc32_pclmul || true
-for module in crc32_generic dummy rdma_rxe ib_uverbs rdma_ucm nvme-rdma; do modprobe $module; done
 for n in $(seq 0 $(($1 - 1))); do
   if [ ! -e /sys/class/net/soft$n ]; then
     ip link add soft$n type dummy

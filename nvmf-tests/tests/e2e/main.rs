@@ -11,6 +11,7 @@ mod digests;
 mod failure;
 mod files;
 mod growth;
+mod hosts;
 mod multipath;
 mod namespaces;
 mod resources;
@@ -63,6 +64,9 @@ nvmf_tests::on_every_kernel! {
         devices {
             lost_device_costs_no_io_and_serves_again_when_it_is_back,
             ipv6_carries_io_as_well,
+        }
+        hosts {
+            host_that_loses_its_power_under_load_leaves_nothing_behind,
         }
         absent {
             node_without_the_library_serves_tcp_and_says_so,

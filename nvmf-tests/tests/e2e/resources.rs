@@ -66,7 +66,7 @@ pub fn sixty_four_hosts_at_once_leave_nothing_behind(scene: &mut Scene) -> Resul
 
 /// What a node holds.
 #[derive(Clone, Debug)]
-struct Held {
+pub struct Held {
     process: Footprint,
     free_buffer_bytes: f64,
     /// Queue pairs, memory regions and the rest of each RDMA device, the host's own included; nothing over TCP.
@@ -95,7 +95,7 @@ pub fn storm_of_hosts_is_answered_and_leaves_nothing_behind(scene: &mut Scene) -
 }
 
 /// What the node holds once no host is connected.
-fn at_rest(scene: &Scene) -> Result<Held> {
+pub fn at_rest(scene: &Scene) -> Result<Held> {
     let mut open = [None; 2];
     let rested = wait_until("all connections to be gone", Duration::from_secs(30), || {
         let metrics = scene.node.metrics()?;
@@ -116,7 +116,7 @@ fn at_rest(scene: &Scene) -> Result<Held> {
 }
 
 /// Descriptors exactly, but at leisure: a scrape holds one of its own for a moment. Buffers exactly: one that is not back is lost.
-fn returns_to(scene: &Scene, before: &Held) -> Result<()> {
+pub fn returns_to(scene: &Scene, before: &Held) -> Result<()> {
     let mut last = before.clone();
     let returned = wait_until("everything to be given back", Duration::from_secs(30), || {
         last = at_rest(scene)?;
