@@ -98,14 +98,14 @@ impl Rounds {
         let (path, stop) = (format!("/tmp/rounds-{name}.fio"), format!("/tmp/rounds-{name}.stop"));
         let job = Job::verified("round", options);
         let file = format!(
-            "[{}]\nfilename={device}\ndirect=1\nioengine=libaio\n{}\n",
+            "[{}]\nfilename={device}\ndirect=1\nioengine=libaio\nrandseed=${{ROUND}}\n{}\n",
             job.name,
             job.options.join("\n")
         );
         guest.write_file(&path, file.as_bytes())?;
         // Each round has its own bytes, so that an old one is never taken for the new.
         let command = format!(
-            "rm -f {stop}; for n in $(seq 100000); do fio --randseed=$n --output=/tmp/rounds-{name}.log {path} 2>&1 || \
+            "rm -f {stop}; for n in $(seq 100000); do ROUND=$n fio --output=/tmp/rounds-{name}.log {path} 2>&1 || \
              {{ cat /tmp/rounds-{name}.log; exit 1; }}; echo round $n; [ ! -e {stop} ] || exit 0; done"
         );
         Ok(Self { running: guest.spawn(&command)?, shell: guest.clone(), stop })

@@ -3,8 +3,6 @@
 //! The disk image is such that what was not flushed is lost with QEMU, and the host's writes are known outside.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::fs::File;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -14,7 +12,6 @@ use nvmf_tests::ledger::{self, Stamps};
 use nvmf_tests::nvme::{self, Target, Transport};
 use nvmf_tests::paths::{self, RunDir};
 use nvmf_tests::prepare::Kernel;
-use nvmf_tests::process;
 use nvmf_tests::scene::{may_run, nqn};
 
 const BLOCKS: u32 = 8192;
@@ -28,20 +25,12 @@ fn acknowledged_writes_outlive_a_power_cut_of_the_whole_machine() {
 
 fn play() -> Result<()> {
     let folder = RunDir::new("power-cut")?;
-    let [disk, data, control] =
-        ["disk.qcow2", "data.raw", "control.qcow2"].map(|name| folder.join(name));
-    for image in [&disk, &control] {
-        process::run(
-            Command::new("qemu-img").args(["create", "-q", "-f", "qcow2"]).arg(image).arg("2G"),
-        )?;
-    }
-    File::create(&data)?.set_len(256 << 20)?;
     let mut options = GuestOptions::new(Kernel::V6_12);
     options.network = Network::None;
     options.drives = vec![
-        Drive { image: disk, format: "qcow2" },
-        Drive { image: data, format: "raw" },
-        Drive { image: control, format: "qcow2" },
+        Drive::qcow2(folder.join("disk.qcow2"), 2 << 30)?,
+        Drive::raw(folder.join("data.raw"), 256 << 20)?,
+        Drive::qcow2(folder.join("control.qcow2"), 2 << 30)?,
     ];
 
     let (mut acknowledged, mut unflushed) = (Stamps::new(), Stamps::new());

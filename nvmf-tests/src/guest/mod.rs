@@ -14,6 +14,7 @@
 pub mod soft_rdma;
 
 mod accelerator;
+mod drive;
 mod kernel_log;
 mod kernel_target;
 mod lan;
@@ -32,11 +33,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 pub use accelerator::Accelerator;
+pub use drive::Drive;
 pub use kernel_log::complaints;
 pub use kernel_target::KernelTarget;
 pub use lan::Lan;
 pub use link::{Output, Running};
-pub use qemu::{Drive, GuestOptions, Network};
+pub use qemu::{GuestOptions, Network};
 pub use shell::Shell;
 
 use crate::node::free_port;

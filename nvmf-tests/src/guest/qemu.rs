@@ -2,26 +2,15 @@
 
 use std::fmt::Write;
 use std::fs;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
-use super::{Accelerator, Forward, Lan};
+use super::{Accelerator, Drive, Forward, Lan};
 use crate::paths::{self, RunDir};
 use crate::prepare::{Archive, Kernel, KernelFiles};
 use crate::process::tied;
 use crate::wire::PORT_NAME;
-
-/// A disk of the guest: `/dev/vda` is the first.
-#[derive(Clone, Debug)]
-pub struct Drive {
-    /// An image on the build machine.
-    pub image: PathBuf,
-    /// `raw` or `qcow2`. A qcow2 image keeps the place of new blocks in QEMU's memory until the guest flushes, so cutting the power
-    /// loses first writes that were not flushed; raw images lose nothing.
-    pub format: &'static str,
-}
 
 /// How the guest reaches others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,9 +151,7 @@ pub fn command(
 fn drives(options: &GuestOptions, folder: &RunDir) -> Result<Vec<Drive>> {
     let mut drives = options.drives.clone();
     if let Some(gib) = options.scratch_gib {
-        let image = folder.join("scratch");
-        fs::File::create(&image)?.set_len(gib << 30).context("make the guest's empty disk")?;
-        drives.push(Drive { image, format: "raw" });
+        drives.push(Drive::raw(folder.join("scratch"), gib << 30)?);
     }
     Ok(drives)
 }
