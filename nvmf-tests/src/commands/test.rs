@@ -22,7 +22,7 @@ use crate::scene::UNDER_LAB;
 use crate::table::Table;
 
 /// The longest that one test program may run.
-const PROGRAM_DEADLINE: Duration = Duration::from_secs(20 * 60);
+const PROGRAM_DEADLINE: Duration = Duration::from_secs(30 * 60);
 
 /// Runs all tests whose name contains `filter`; an error when any failed.
 pub fn test(filter: Option<&str>, consent: Consent) -> Result<()> {
