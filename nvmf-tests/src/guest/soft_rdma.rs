@@ -40,6 +40,13 @@ pub fn remove(shell: &Shell, device: u32) -> Result<()> {
     shell.ok(&format!("rdma link delete rxe{device}")).map(drop)
 }
 
+/// Takes every device away.
+pub fn remove_all(shell: &Shell) -> Result<()> {
+    shell
+        .ok("for d in /sys/class/infiniband/*; do [ ! -e $d ] || rdma link delete ${d##*/} || exit 1; done")
+        .map(drop)
+}
+
 /// What the kernel counts per device (protection domains, completion queues, queue pairs, memory regions …), a line each.
 pub fn resources(shell: &Shell) -> Result<String> {
     shell.ok("rdma resource show")

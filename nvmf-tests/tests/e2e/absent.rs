@@ -35,9 +35,7 @@ pub fn node_without_the_library_serves_tcp_and_says_so(scene: &mut Scene) -> Res
 pub fn node_without_a_device_serves_it_once_it_is_there(scene: &mut Scene) -> Result<()> {
     scene.expect_complaints(&["nvme nvme"]);
     let [rdma, tcp] = both();
-    for device in [0, 1] {
-        soft_rdma::remove(&scene.guest, device)?;
-    }
+    soft_rdma::remove_all(&scene.guest)?;
     refuses(scene, "exec", std::slice::from_ref(&rdma), &["device"])?;
     scene.launch("exec", &[rdma.clone(), tcp.clone()])?;
     let log = scene.node.log();

@@ -48,7 +48,7 @@ nvmf_tests::on_every_kernel! {
         resources {
             two_hundred_connections_leave_nothing_behind,
             sixty_four_hosts_at_once_leave_nothing_behind,
-            storm_of_hosts_is_answered_and_leaves_nothing_behind,
+            storm_of_hosts_that_come_back_leaves_nothing_behind,
         }
     }
     over tcp alone {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use nvmf_tests::daemon::Footprint;
 use nvmf_tests::guest::soft_rdma;
-use nvmf_tests::nvme::Transport;
+use nvmf_tests::nvme::{NOTICE, Transport};
 use nvmf_tests::process::wait_until;
 use nvmf_tests::scene::{Scene, nqn};
 
@@ -44,17 +44,8 @@ pub fn sixty_four_hosts_at_once_leave_nothing_behind(scene: &mut Scene) -> Resul
     scene.expect_complaints(&DELETED_DURING_KEEP_ALIVE);
     let name = nqn("hosts");
     scene.node.conductor()?.export("hosts", "1G", &name)?;
-    let target = scene.target();
     let before = at_rest(scene)?;
-    let connect = format!(
-        "for host in $(seq 64); do id=$(cat /proc/sys/kernel/random/uuid); \
-         echo \"{},nqn={name},hostnqn=nqn.2014-08.org.nvmexpress:uuid:$id,hostid=$id,\
-         nr_io_queues=1\" > /dev/nvme-fabrics || exit 1; done",
-        target.fabrics_options()
-    );
-    scene.guest.ok_within(Duration::from_secs(240), &connect)?;
-    let live = scene.guest.ok("cat /sys/class/nvme/nvme*/state | grep -c live")?;
-    ensure!(live.trim() == "64", "{live} controllers are live");
+    connect_hosts(scene, &name, 64, "")?;
     let counted = scene.node.metrics()?.sum("afs_controllers");
     ensure!(counted == Some(64.0), "the node counts {counted:?} controllers");
     scene.guest.ok(
@@ -73,25 +64,40 @@ pub struct Held {
     rdma: String,
 }
 
-/// How many hosts come at once. Each takes a connection request for its admin queue and one for its I/O queue.
+/// How many hosts come back at once. Each has an admin queue and an I/O queue to connect.
 const STORM: u32 = 32;
 
-pub fn storm_of_hosts_is_answered_and_leaves_nothing_behind(scene: &mut Scene) -> Result<()> {
-    scene.expect_complaints(&DELETED_DURING_KEEP_ALIVE);
+pub fn storm_of_hosts_that_come_back_leaves_nothing_behind(scene: &mut Scene) -> Result<()> {
+    // Each of them tells that its controller is away.
+    scene.expect_complaints(&["nvme"]);
     let name = nqn("storm");
     scene.node.conductor()?.export("storm", "1G", &name)?;
     let before = at_rest(scene)?;
-    let connect = format!(
-        "for host in $(seq {STORM}); do id=$(cat /proc/sys/kernel/random/uuid); \
-         echo \"{},nqn={name},hostnqn=nqn.2014-08.org.nvmexpress:uuid:$id,hostid=$id,nr_io_queues=1\" > /dev/nvme-fabrics & \
-         all=\"$all $!\"; done; for one in $all; do wait $one || exit 1; done",
-        scene.target().fabrics_options()
-    );
-    scene.guest.ok_within(Duration::from_secs(240), &connect)?;
+    connect_hosts(scene, &name, STORM, ",reconnect_delay=1,ctrl_loss_tmo=300")?;
+    scene.node.kill()?;
+    scene.guest.eventually(NOTICE, "! grep -q live /sys/class/nvme/nvme*/state")?;
+    // One host of this kernel would connect one controller after the other; reconnecting they all come together.
+    scene.node.restart()?;
+    let all_live = format!("[ $(cat /sys/class/nvme/nvme*/state | grep -c live) = {STORM} ]");
+    scene.guest.eventually(Duration::from_secs(120), &all_live)?;
     let counted = scene.node.metrics()?.sum("afs_controllers");
     ensure!(counted == Some(f64::from(STORM)), "the node counts {counted:?} controllers");
     scene.guest.ok_within(Duration::from_secs(240), "nvme disconnect-all")?;
     returns_to(scene, &before)
+}
+
+/// Connects as many hosts, each with an identity of its own.
+fn connect_hosts(scene: &Scene, nqn: &str, count: u32, options: &str) -> Result<()> {
+    let connect = format!(
+        "for host in $(seq {count}); do id=$(cat /proc/sys/kernel/random/uuid); \
+         echo \"{},nqn={nqn},hostnqn=nqn.2014-08.org.nvmexpress:uuid:$id,hostid=$id,nr_io_queues=1{options}\" \
+         > /dev/nvme-fabrics || exit 1; done",
+        scene.target().fabrics_options()
+    );
+    scene.guest.ok_within(Duration::from_secs(240), &connect)?;
+    let live = scene.guest.ok("cat /sys/class/nvme/nvme*/state | grep -c live")?;
+    ensure!(live.trim() == count.to_string(), "{live} controllers are live");
+    Ok(())
 }
 
 /// What the node holds once no host is connected.
