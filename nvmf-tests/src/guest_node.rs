@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::daemon::{Daemon, Footprint, resident_bytes};
 use crate::guest::{Guest, Running, Shell};
+use crate::http::Metrics;
 use crate::nvme::Target;
 use crate::process::wait_until;
 
@@ -22,6 +23,9 @@ const KILL_DEADLINE: Duration = Duration::from_secs(60);
 /// Asks both HTTP faces from within, by bash alone.
 const HEALTHY: &str = "for port in 49180 49181; do exec 3<>/dev/tcp/127.0.0.1/$port && \
      printf 'GET /healthz HTTP/1.0\\r\\n\\r\\n' >&3 && head -1 <&3 | grep -q ' 200 ' || exit 1; exec 3>&-; done";
+
+const SCRAPE: &str =
+    "exec 3<>/dev/tcp/127.0.0.1/49181; printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3";
 
 /// A node that runs in a guest; dropping it kills the process.
 #[derive(Debug)]
@@ -123,6 +127,13 @@ impl Daemon for GuestNode {
 
     fn http(&self) -> Result<SocketAddr> {
         self.face(1)
+    }
+
+    fn metrics(&self) -> Result<Metrics> {
+        match self.http() {
+            Ok(http) => Metrics::scrape(http),
+            Err(_) => Ok(Metrics::of(self.shell.ok(SCRAPE)?)),
+        }
     }
 
     fn kill(&mut self) -> Result<()> {

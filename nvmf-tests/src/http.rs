@@ -51,6 +51,11 @@ impl Metrics {
         Ok(Self { text: get(address, "/metrics")? })
     }
 
+    /// Takes a scrape that somebody else has made.
+    pub fn of(text: String) -> Self {
+        Self { text }
+    }
+
     /// The sum over all series of a metric; `None` when there is none.
     pub fn sum(&self, name: &str) -> Option<f64> {
         self.sum_where(name, "")

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 
 use super::Effort;
 use super::figures::at_most;
+use crate::daemon::Daemon;
 use crate::fio::{self, Job};
 use crate::guest::{Guest, GuestOptions, KernelTarget, Network, soft_rdma};
 use crate::guest_node::GuestNode;
@@ -50,18 +51,28 @@ pub fn rdma(effort: Effort) -> Result<Table> {
     Plan { transport: Transport::Rdma, kib: &[4, 64], bar: 1.15 }.run(effort)
 }
 
-/// Thousands of instructions per I/O, one figure per size and shape.
+/// What was counted for one size and shape.
+#[derive(Clone, Copy)]
+struct Figure {
+    /// Thousands of instructions per I/O.
+    instructions: f64,
+    /// System calls of our node per I/O.
+    calls: f64,
+}
+
+/// A figure per size and shape.
 struct Figures {
-    theirs: Vec<f64>,
-    ours: Vec<f64>,
+    theirs: Vec<Figure>,
+    ours: Vec<Figure>,
     /// Over TCP, when that is not what is measured anyway.
-    ours_tcp: Vec<f64>,
+    ours_tcp: Vec<Figure>,
 }
 
 impl Plan {
     fn run(&self, effort: Effort) -> Result<Table> {
         let what = format!("thousands of instructions, {}", self.transport);
-        let mut headings = vec!["kernel", &what, "kernel's target", "afs", "ratio", "bar", ""];
+        let mut headings =
+            vec!["kernel", &what, "kernel's target", "afs", "ratio", "bar", "", "calls/IO"];
         if self.transport == Transport::Rdma {
             headings.push("afs over tcp");
         }
@@ -73,12 +84,15 @@ impl Plan {
             ));
             let figures = self.measure(*kernel, effort)?;
             for (index, name) in self.names().into_iter().enumerate() {
-                let (theirs, ours) = (figures.theirs[index], figures.ours[index]);
+                let Figure { instructions: ours, calls } = figures.ours[index];
+                let theirs = figures.theirs[index].instructions;
                 let mut cells = vec![format!("Linux {kernel}"), name];
                 cells.extend([theirs, ours].map(|figure| format!("{figure:.1}")));
                 cells.push(format!("{:.2}", ours / theirs));
                 cells.extend(at_most(ours / theirs, self.bar));
-                cells.extend(figures.ours_tcp.get(index).map(|figure| format!("{figure:.1}")));
+                cells.push(format!("{calls:.2}"));
+                let tcp = figures.ours_tcp.get(index);
+                cells.extend(tcp.map(|figure| format!("{:.1}", figure.instructions)));
                 table.row(cells);
             }
         }
@@ -109,7 +123,7 @@ impl Plan {
         KernelTarget { nqn: KERNELS_NQN, target: &theirs, gib: 4, keeps_data: false }
             .start(&guest)?;
         let theirs = self
-            .instructions(&guest, &theirs, KERNELS_NQN, effort)
+            .count(&guest, &theirs, KERNELS_NQN, effort, None)
             .context("measure the kernel's target")?;
 
         let tcp = Target { transport: Transport::Tcp, ..ours.clone() };
@@ -117,23 +131,25 @@ impl Plan {
         let listen = if self.transport == Transport::Tcp { &both[..1] } else { &both[..] };
         let node = start_node(&guest, listen, effort)?;
         node.export_inside("null", "4G", OUR_NQN)?;
-        let ours = self.instructions(&guest, &ours, OUR_NQN, effort).context("measure afs")?;
+        let ours =
+            self.count(&guest, &ours, OUR_NQN, effort, Some(&node)).context("measure afs")?;
         let ours_tcp = match self.transport {
             Transport::Tcp => Vec::new(),
-            Transport::Rdma => {
-                self.instructions(&guest, &tcp, OUR_NQN, effort).context("measure afs over TCP")?
-            }
+            Transport::Rdma => self
+                .count(&guest, &tcp, OUR_NQN, effort, Some(&node))
+                .context("measure afs over TCP")?,
         };
         Ok(Figures { theirs, ours, ours_tcp })
     }
 
-    fn instructions(
+    fn count(
         &self,
         guest: &Guest,
         target: &Target,
         nqn: &str,
         effort: Effort,
-    ) -> Result<Vec<f64>> {
+        node: Option<&GuestNode>,
+    ) -> Result<Vec<Figure>> {
         let connection = nvme::connect(guest, target, nqn, "-i 1")?;
         let mut figures = Vec::new();
         for kib in self.kib {
@@ -143,13 +159,16 @@ impl Plan {
                     ios(*kib, effort)
                 );
                 let job = [Job::new(name, &options)];
+                let calls = || node.map_or(Ok(0.0), system_calls);
+                let before = calls()?;
                 let measured = fio::run(guest, &connection.disk, &job, DEADLINE)?;
                 let iops = measured
                     .first()
                     .map(|job| job.read_iops + job.write_iops)
                     .context("fio measured nothing")?;
+                let calls = (calls()? - before) / f64::from(ios(*kib, effort));
                 // One nanosecond is one instruction: 10⁹ per second, told in thousands.
-                figures.push(1e6 / iops);
+                figures.push(Figure { instructions: 1e6 / iops, calls });
             }
         }
         nvme::disconnect(guest, nqn)?;
@@ -165,6 +184,10 @@ fn ios(kib: u32, effort: Effort) -> u32 {
         (Effort::Tiny, ..=16) => 200,
         (Effort::Tiny, _) => 40,
     }
+}
+
+fn system_calls(node: &GuestNode) -> Result<f64> {
+    node.metrics()?.sum("afs_reactor_syscalls_total").context("the node counts no system calls")
 }
 
 fn start_node(guest: &Guest, listen: &[Target], effort: Effort) -> Result<GuestNode> {
