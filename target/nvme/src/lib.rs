@@ -7,7 +7,7 @@
 //! - **typed commands** ([`command`]): what a raw 64-byte submission entry asks for, or the
 //!   [`Status`] to answer with.
 //!
-//! `afs_fabric` uses [`tcp`], [`sqe`], [`cqe`] and [`sgl`] for both ends of a connection; `afs`
+//! `afs_fabric` uses [`tcp`], [`rdma`], [`sqe`], [`cqe`] and [`sgl`] for both ends of a connection; `afs`
 //! answers the commands with [`identify`], [`log`], [`feature`] and [`fabrics`].
 //!
 //! Ids such as `CONFORMANCE T-30` in the documentation name rows of the project's conformance
@@ -29,6 +29,7 @@ pub mod log;
 pub mod nqn;
 pub mod opcode;
 pub mod property;
+pub mod rdma;
 pub mod sgl;
 pub mod sqe;
 pub mod status;

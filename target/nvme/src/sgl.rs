@@ -1,5 +1,5 @@
 //! The data pointer of a command: one SGL descriptor, raw and parsed (NVMe Base 2.0 §4.3.2,
-//! CONFORMANCE T-20, T-21, T-25). The fabric decides from it how data travels.
+//! CONFORMANCE T-20, T-21, T-25, 2.2). The fabric decides from it how data travels.
 
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -113,6 +113,17 @@ impl Sgl {
         }
     }
 
+    /// Reads the descriptor of a command that came over RDMA, where data lies in the capsule or in the host's memory.
+    ///
+    /// # Errors
+    /// As [`Sgl::parse`], also for transport data blocks (CONFORMANCE R-20).
+    pub fn parse_rdma(&self) -> Result<SglDescriptor, Status> {
+        match self.parse()? {
+            SglDescriptor::Transport { .. } => Err(Status::SGL_DESCRIPTOR_TYPE_INVALID.dnr()),
+            other => Ok(other),
+        }
+    }
+
     fn keyed(&self) -> SglDescriptor {
         let [_, _, _, lowest] = self.length.to_bytes();
         let [low, middle, high] = self.rest;
@@ -187,13 +198,16 @@ mod tests {
     }
 
     #[test]
-    fn only_the_four_known_types_parse_and_tcp_takes_two() {
+    fn only_the_four_known_types_parse_tcp_takes_two_and_rdma_three() {
         for kind in 0..=255u8 {
             let sgl = Sgl { kind, ..Sgl::default() };
             let refused = Err(Status::SGL_DESCRIPTOR_TYPE_INVALID.dnr());
             assert_eq!(sgl.parse().is_ok(), [0x01, 0x40, 0x4f, 0x5a].contains(&kind));
             assert!(sgl.parse().is_ok() || sgl.parse() == refused);
-            assert!([0x01, 0x5a].contains(&kind) || sgl.parse_tcp() == refused);
+            let tcp = if [0x01, 0x5a].contains(&kind) { sgl.parse() } else { refused };
+            assert_eq!(sgl.parse_tcp(), tcp);
+            let rdma = if [0x01, 0x40, 0x4f].contains(&kind) { sgl.parse() } else { refused };
+            assert_eq!(sgl.parse_rdma(), rdma);
         }
     }
 }

@@ -118,4 +118,52 @@ pub mod tsas {
     pub const TCP_NO_SECURITY: u8 = 0;
     /// TLS 1.3.
     pub const TCP_TLS_1_3: u8 = 2;
+    /// RDMA QPTYPE: reliable connected.
+    pub const RDMA_CONNECTED: u8 = 1;
+    /// RDMA PRTYPE: no provider is named.
+    pub const RDMA_NO_PROVIDER: u8 = 1;
+    /// RDMA PRTYPE: RoCE version 2.
+    pub const RDMA_ROCE_V2: u8 = 4;
+    /// RDMA CMS: connections are made by RDMA_IP_CM.
+    pub const RDMA_CM: u8 = 1;
+}
+
+/// `tsas` for RDMA (256 bytes).
+#[derive(Clone, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct RdmaTsas {
+    /// Queue pair type; [`tsas::RDMA_CONNECTED`].
+    pub qptype: u8,
+    /// Provider, such as [`tsas::RDMA_ROCE_V2`].
+    pub prtype: u8,
+    /// Connection management; [`tsas::RDMA_CM`].
+    pub cms: u8,
+    /// Reserved.
+    pub reserved3: [u8; 5],
+    /// Partition key, InfiniBand only.
+    pub pkey: U16,
+    /// Reserved.
+    pub reserved10: [u8; 246],
+}
+
+assert_layout!(RdmaTsas, 256, {
+    qptype @ 0, prtype @ 1, cms @ 2, reserved3 @ 3, pkey @ 8, reserved10 @ 10,
+});
+
+impl RdmaTsas {
+    /// Reliable connections made by RDMA_IP_CM, over whichever network: one address may be RoCE today and iWARP
+    /// tomorrow, and a node speaks for others whose devices it does not know (CONFORMANCE D-3).
+    pub fn connected() -> RdmaTsas {
+        RdmaTsas {
+            qptype: tsas::RDMA_CONNECTED,
+            prtype: tsas::RDMA_NO_PROVIDER,
+            cms: tsas::RDMA_CM,
+            ..FromZeros::new_zeroed()
+        }
+    }
+
+    /// As it lies in an entry.
+    pub fn to_bytes(&self) -> [u8; 256] {
+        zerocopy::transmute!(self.clone())
+    }
 }

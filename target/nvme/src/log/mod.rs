@@ -10,7 +10,7 @@ pub mod smart;
 
 pub use ana::{AnaGroup, AnaHeader, AnaState};
 pub use changed::ChangedNamespaces;
-pub use discovery::{DiscoveryEntry, DiscoveryHeader};
+pub use discovery::{DiscoveryEntry, DiscoveryHeader, RdmaTsas};
 pub use effects::{EffectsLog, FeatureEffectsLog, FirmwareSlotLog, SupportedLogPages};
 pub use error::{ErrorEntry, NO_PARAMETER};
 pub use smart::SmartLog;

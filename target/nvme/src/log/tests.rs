@@ -79,6 +79,16 @@ fn discovery_header_is_read_by_its_first_twenty_bytes() {
     assert!(header.as_bytes()[10..].iter().all(|byte| *byte == 0));
 }
 
+#[test]
+fn rdma_attributes_say_reliable_connections_by_the_connection_manager_d_3() {
+    let bytes = RdmaTsas::connected().to_bytes();
+    assert_eq!(bytes[..3], [1, 1, 1]);
+    assert!(bytes[3..].iter().all(|byte| *byte == 0));
+    let mut keyed = RdmaTsas::connected();
+    keyed.pkey = 0x0102.into();
+    assert_eq!(keyed.to_bytes()[8..10], [2, 1]);
+}
+
 proptest! {
     #[test]
     fn no_bytes_make_the_ana_reader_run_past_them(log in prop::collection::vec(any::<u8>(), 0..400)) {
