@@ -21,15 +21,30 @@ pub fn connect_info(subsystem: &Subsystem, host: Option<&str>, portals: &[Portal
     }
 }
 
+/// What to type, one transport after the other: each `nvme connect` is one path to the same disks.
 fn commands(nqn: &str, host: Option<&str>, portals: &[Portal]) -> Vec<String> {
-    let Some(first) = portals.first() else { return Vec::new() };
     let host = host.map(|host| format!(" --hostnqn={}", quoted(host))).unwrap_or_default();
-    let load = format!("modprobe nvme-{}", first.transport);
-    let discover = format!("nvme discover {}{host}", address(first));
-    let connects = portals.iter().map(|portal| {
-        format!("nvme connect {} -n {}{host} {CONNECT_OPTIONS}", address(portal), quoted(nqn))
-    });
-    [load, discover].into_iter().chain(connects).collect()
+    let of_transport = |transport| {
+        let mine: Vec<_> = portals.iter().filter(|portal| portal.transport == transport).collect();
+        let load = format!("modprobe nvme-{transport}");
+        let discover = mine.first().map(|first| format!("nvme discover {}{host}", address(first)));
+        let connects = mine.into_iter().map(|portal| {
+            format!("nvme connect {} -n {}{host} {CONNECT_OPTIONS}", address(portal), quoted(nqn))
+        });
+        [load].into_iter().chain(discover).chain(connects).collect::<Vec<_>>()
+    };
+    transports(portals).into_iter().flat_map(of_transport).collect()
+}
+
+/// The transports of these portals, in the order in which they first appear.
+fn transports(portals: &[Portal]) -> Vec<&str> {
+    let mut transports: Vec<&str> = Vec::new();
+    for portal in portals {
+        if !transports.contains(&portal.transport.as_str()) {
+            transports.push(&portal.transport);
+        }
+    }
+    transports
 }
 
 fn address(portal: &Portal) -> String {
@@ -69,6 +84,13 @@ fn notes(
              (on the host: cat /etc/nvme/hostnqn)"
         )),
         _ => {}
+    }
+    if transports(portals).len() > 1 {
+        notes.push(
+            "each `nvme connect` is one path to the same disks; leave out those of a network that \
+             the host is not on, and nvme-rdma where it has no RDMA device (`rdma link`)"
+                .to_owned(),
+        );
     }
     if !portals.is_empty() && portals.iter().all(is_loopback) {
         notes.push("every listener is on a loopback address: only this machine reaches it".into());
@@ -123,6 +145,40 @@ mod tests {
                  --hostnqn=h --reconnect-delay=2 --keep-alive-tmo=5 --ctrl-loss-tmo=-1",
             ]
         );
+    }
+
+    #[test]
+    fn each_transport_has_its_module_its_discovery_and_its_paths() {
+        let over =
+            |transport: &str, portal: Portal| Portal { transport: transport.to_owned(), ..portal };
+        let portals = [
+            portal(1, "192.0.2.1"),
+            over("rdma", portal(2, "192.0.2.1")),
+            portal(3, "192.0.2.2"),
+            over("rdma", portal(4, "2001:db8::2")),
+        ];
+        let info = connect_info(&subsystem(&["h"]), Some("h"), &portals);
+        let begins: Vec<String> = info
+            .commands
+            .iter()
+            .map(|line| line.split(' ').take(6).collect::<Vec<_>>().join(" "))
+            .collect();
+        assert_eq!(
+            begins,
+            [
+                "modprobe nvme-tcp",
+                "nvme discover -t tcp -a 192.0.2.1",
+                "nvme connect -t tcp -a 192.0.2.1",
+                "nvme connect -t tcp -a 192.0.2.2",
+                "modprobe nvme-rdma",
+                "nvme discover -t rdma -a 192.0.2.1",
+                "nvme connect -t rdma -a 192.0.2.1",
+                "nvme connect -t rdma -a 2001:db8::2",
+            ]
+        );
+        assert!(info.notes.join("\n").contains("one path to the same disks"), "{:?}", info.notes);
+        let tcp = connect_info(&subsystem(&["h"]), Some("h"), &portals[..1]);
+        assert!(!tcp.notes.join("\n").contains("rdma"), "{:?}", tcp.notes);
     }
 
     #[test]

@@ -196,6 +196,7 @@ async fn reports_that_cannot_be_are_refused_with_the_reason() {
         ("127.0.0.1", "0", "tcp"),
         ("127.0.0.1", "65536", "tcp"),
         ("127.0.0.1", "4420", "carrier-pigeon"),
+        ("127.0.0.1", "4420", "RDMA"),
     ] {
         let mut bad = good.clone();
         bad.portals[0] = PortalReport {
@@ -218,9 +219,11 @@ async fn reports_that_cannot_be_are_refused_with_the_reason() {
 
     let mut odd = good;
     odd.portals[0].address = "2001:DB8:0::1".to_owned();
+    odd.portals[0].transport = "rdma".to_owned();
     assert_eq!(cluster.put("/api/v1/nodes/n1/report", json!(odd)).await.0, 200);
     let node = cluster.get("/api/v1/nodes/n1").await.1;
     assert_eq!(node["portals"][0]["address"], "2001:db8::1");
+    assert_eq!(node["portals"][0]["transport"], "rdma");
 }
 
 #[tokio::test]

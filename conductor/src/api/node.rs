@@ -13,7 +13,7 @@ pub struct Portal {
     pub node: String,
     /// Unique in the cluster, never given to another listener (`CONFORMANCE D-10`).
     pub portal_id: u16,
-    /// `tcp`.
+    /// `tcp` or `rdma`.
     pub transport: String,
     /// IP address in its canonical text form (`CONFORMANCE M-53`).
     pub address: String,

@@ -36,7 +36,7 @@ pub struct NodeReport {
 /// One address at which hosts reach the node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub struct PortalReport {
-    /// `tcp`.
+    /// `tcp` or `rdma`.
     pub transport: String,
     /// IPv4 or IPv6 address, without brackets.
     pub address: String,

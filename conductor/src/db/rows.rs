@@ -20,7 +20,7 @@ pub struct PortalRow {
     pub id: u16,
     /// The node.
     pub node: String,
-    /// Such as `tcp`.
+    /// `tcp` or `rdma`.
     pub transport: String,
     /// IP address in canonical form.
     pub address: String,

@@ -438,6 +438,23 @@ async fn listeners_keep_their_ids_and_no_id_is_given_twice() {
 }
 
 #[tokio::test]
+async fn both_transports_of_one_address_are_listeners_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = with_node(folder.path()).await;
+    let mut both = report(NODE, DISK);
+    both.portals.push(PortalReport { transport: "rdma".to_owned(), ..both.portals[0].clone() });
+    db.register(&both, |_| false).await.unwrap();
+    let listed = state(&db).await.portals;
+    let transports: Vec<_> = listed.iter().map(|portal| portal.transport.as_str()).collect();
+    assert_eq!(transports, ["tcp", "rdma"]);
+    assert_ne!(listed[0].portal_id, listed[1].portal_id);
+    db.register(&report(NODE, DISK), |_| false).await.unwrap();
+    assert_eq!(state(&db).await.portals, listed[..1]);
+    db.register(&both, |_| false).await.unwrap();
+    assert_eq!(state(&db).await.portals, listed, "a device that comes back has its old id");
+}
+
+#[tokio::test]
 async fn controller_ids_of_nodes_are_disjoint_and_outlive_the_subsystem() {
     let folder = tempfile::tempdir().unwrap();
     let db = with_node(folder.path()).await;

@@ -12,6 +12,8 @@ use crate::refusal::{Kind, Refusal};
 
 use super::Shared;
 
+/// How hosts can connect.
+const TRANSPORTS: [&str; 2] = ["tcp", "rdma"];
 const PORTALS_MAX: usize = 64;
 const DISKS_MAX: usize = 256;
 /// Longest text in a report, such as a path or an error.
@@ -63,8 +65,8 @@ fn check(name: &str, report: &mut NodeReport) -> Result<(), Refusal> {
 /// `CONFORMANCE D-7`, `M-53`: an address that hosts can reach, in one spelling.
 fn check_portal(portal: &mut PortalReport) -> Result<(), String> {
     let PortalReport { transport, address, service } = &portal;
-    if transport != "tcp" {
-        return Err(format!("{transport:?} is not a transport; there is `tcp`"));
+    if !TRANSPORTS.contains(&transport.as_str()) {
+        return Err(format!("{transport:?} is not a transport; there are `tcp` and `rdma`"));
     }
     let ip: IpAddr = address.parse().map_err(|_| format!("{address:?} is not an IP address"))?;
     if ip.is_unspecified() || ip.is_multicast() {
