@@ -1,16 +1,16 @@
 //! Discovery: what one host may see of the whole cluster, as log page 70h (CONFORMANCE 4.7).
 //!
-//! Every node answers for all: the directory lists each portal of each node for each subsystem. A discovery controller
+//! Every node answers for all: the directory lists each port of each node, TCP and RDMA, for each subsystem. A discovery controller
 //! reads through a frozen snapshot that is taken anew at each read from offset 0, so that a log which changes between the
 //! chunks of one reading never mixes (D-8), and GENCTR only rises (D-9).
 
+use crate::portal::{Portal, Transport};
 use crate::subsystem::Access;
 use afs_nvme::log::discovery::{adrfam, eflags, subtype, treq, trtype, tsas};
-use afs_nvme::log::{DiscoveryEntry, DiscoveryHeader};
+use afs_nvme::log::{DiscoveryEntry, DiscoveryHeader, RdmaTsas};
 use afs_nvme::{ControllerId, Nqn, text};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use zerocopy::{FromZeros, IntoBytes};
@@ -18,13 +18,13 @@ use zerocopy::{FromZeros, IntoBytes};
 /// ASQSZ: entries of an admin queue (D-3).
 const ADMIN_QUEUE_ENTRIES: u16 = 32;
 
-/// A transport address on which a node serves.
+/// A portal on which a node serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Portal {
+pub struct Port {
     /// PORTID, unique per listener in the cluster (D-10).
     pub id: u16,
-    /// The address that hosts can reach, never a wildcard (D-7).
-    pub address: SocketAddr,
+    /// Where hosts can reach it, never a wildcard (D-7).
+    pub portal: Portal,
 }
 
 /// What can be discovered, for all hosts.
@@ -32,8 +32,8 @@ pub struct Portal {
 pub struct Directory {
     /// Each subsystem with who may use it.
     pub subsystems: Vec<(Nqn, Arc<Access>)>,
-    /// Every portal of every node, also of nodes that are down for a while (D-11).
-    pub portals: Vec<Portal>,
+    /// Every port of every node, of both transports, also of nodes that are down for a while (D-11).
+    pub ports: Vec<Port>,
     /// Rises by each change; starts at the wall clock.
     pub generation: u64,
 }
@@ -48,34 +48,45 @@ impl Directory {
     fn entries_for(&self, host: &Nqn) -> Vec<DiscoveryEntry> {
         let allowed = self.subsystems.iter().filter(|(_, access)| access.allows(host));
         let this = self
-            .portals
+            .ports
             .iter()
-            .map(|portal| entry(portal, subtype::CURRENT_DISCOVERY, &Nqn::discovery()));
-        let subsystems = allowed.flat_map(|(nqn, _)| {
-            self.portals.iter().map(move |portal| entry(portal, subtype::NVM, nqn))
-        });
+            .map(|port| entry(port, subtype::CURRENT_DISCOVERY, &Nqn::discovery()));
+        let subsystems = allowed
+            .flat_map(|(nqn, _)| self.ports.iter().map(move |port| entry(port, subtype::NVM, nqn)));
         this.chain(subsystems).collect()
     }
 }
 
-fn entry(portal: &Portal, kind: u8, nqn: &Nqn) -> DiscoveryEntry {
+fn entry(port: &Port, kind: u8, nqn: &Nqn) -> DiscoveryEntry {
+    let Portal { transport, address } = port.portal;
     let mut entry = DiscoveryEntry::new_zeroed();
-    entry.trtype = trtype::TCP;
-    entry.adrfam = if portal.address.is_ipv4() { adrfam::IPV4 } else { adrfam::IPV6 };
+    (entry.trtype, entry.tsas) = attributes(transport);
+    entry.adrfam = if address.is_ipv4() { adrfam::IPV4 } else { adrfam::IPV6 };
     entry.subtype = kind;
     entry.treq = treq::NOT_SPECIFIED;
-    entry.portid = portal.id.into();
+    entry.portid = port.id.into();
     entry.cntlid = ControllerId::DYNAMIC.get().into();
     entry.asqsz = ADMIN_QUEUE_ENTRIES.into();
     if kind == subtype::CURRENT_DISCOVERY {
         // Every node returns the same data and keeps persistent connections (D-12).
         entry.eflags = (eflags::DUPLICATE_RETURNED | eflags::PERSISTENT).into();
     }
-    entry.trsvcid = text::padded(&portal.address.port().to_string());
-    entry.traddr = text::padded(&portal.address.ip().to_string());
+    entry.trsvcid = text::padded(&address.port().to_string());
+    entry.traddr = text::padded(&address.ip().to_string());
     entry.subnqn = nqn.to_field();
-    entry.tsas[0] = tsas::TCP_NO_SECURITY;
     entry
+}
+
+/// TRTYPE and TSAS (D-3).
+fn attributes(transport: Transport) -> (u8, [u8; 256]) {
+    match transport {
+        Transport::Tcp => {
+            let mut tcp = [0; 256];
+            tcp[0] = tsas::TCP_NO_SECURITY;
+            (trtype::TCP, tcp)
+        }
+        Transport::Rdma => (trtype::RDMA, RdmaTsas::connected().to_bytes()),
+    }
 }
 
 struct Snapshot {

@@ -5,11 +5,12 @@
 
 use crate::backend::BackendSource;
 use crate::controller::{Controller, Role};
-use crate::discovery::{Directory, Portal};
+use crate::discovery::{Directory, Port};
 use crate::events::Event;
 use crate::limits::DISCOVERY_CONTROLLERS_MAX;
 use crate::metrics::Metrics;
 use crate::namespace::Namespace;
+use crate::portal::{self, Portal};
 use crate::subsystem::{Access, Host, Identity, NoController, Subsystem};
 use afs_nvme::{ControllerId, Nqn};
 use arc_swap::ArcSwap;
@@ -182,7 +183,7 @@ impl Node {
         let before = self.directory.load();
         self.directory.store(Arc::new(Directory {
             subsystems: subsystems.iter().map(|(nqn, s)| (nqn.clone(), s.access())).collect(),
-            portals: state.portals.iter().filter_map(portal).collect(),
+            ports: state.portals.iter().filter_map(port).collect(),
             generation: Directory::next_generation(before.generation),
         }));
         let controllers: Vec<_> = self.discovery.lock().live.values().cloned().collect();
@@ -280,18 +281,19 @@ fn identity(state: &SubsystemState) -> Result<Identity, afs_nvme::NqnError> {
     })
 }
 
-fn portal(portal: &conductor::api::Portal) -> Option<Portal> {
-    let (ip, port) = (portal.address.parse::<IpAddr>(), portal.service.parse());
-    match ip.ok().zip(port.ok()).map(SocketAddr::from) {
-        Some(address) if !address.ip().is_unspecified() => {
-            Some(Portal { id: portal.portal_id, address })
-        }
-        _ => {
-            tracing::error!(
-                address = portal.address,
-                "portal with an address that no host can reach"
-            );
-            None
-        }
-    }
+/// One that this version does not know, or that no host can reach, is left out.
+fn port(listed: &conductor::api::Portal) -> Option<Port> {
+    let (ip, number) = (listed.address.parse::<IpAddr>(), listed.service.parse());
+    let address = ip.ok().zip(number.ok()).map(SocketAddr::from);
+    let known = address.zip(portal::named(&listed.transport));
+    let Some((address, transport)) = known.filter(|(address, _)| !address.ip().is_unspecified())
+    else {
+        tracing::error!(
+            transport = listed.transport,
+            address = listed.address,
+            "portal that no host can reach"
+        );
+        return None;
+    };
+    Some(Port { id: listed.portal_id, portal: Portal { transport, address } })
 }

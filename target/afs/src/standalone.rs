@@ -81,9 +81,7 @@ impl Process {
 async fn start_conductor(data: &DataFolder, api: SocketAddr) -> Result<Running, StartFailure> {
     let config = ConductorConfig::new(data.path().join(CONDUCTOR_FOLDER), api);
     Conductor::start(config).await.map_err(|error| match error {
-        StartError::Listen { address, source } => {
-            PortError::new("http://", address, "--api", source).into()
-        }
+        StartError::Listen { address, source } => PortError::http(address, "--api", source).into(),
         other => StartFailure::Conductor(other),
     })
 }

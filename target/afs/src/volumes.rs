@@ -17,8 +17,10 @@ use uuid::Uuid;
 use crate::agent::Converge;
 use crate::backend::BackendSource;
 use crate::disks::{DiskSet, ReplicaFailure};
+use crate::listeners::Listeners;
 use crate::metrics::Metrics;
 use crate::node::Node;
+use crate::portal::Portal;
 
 /// What the conductor is told about the node besides disks and replicas.
 #[derive(Clone, Debug)]
@@ -26,7 +28,7 @@ pub struct Identity {
     /// Its name.
     pub name: String,
     /// Where hosts reach it.
-    pub portals: Vec<SocketAddr>,
+    pub listeners: Arc<Listeners>,
     /// Where its own HTTP server is.
     pub http: SocketAddr,
 }
@@ -174,7 +176,7 @@ impl Converge for Volumes {
         NodeReport {
             node: self.identity.name.clone(),
             applied_revision,
-            portals: self.identity.portals.iter().map(portal).collect(),
+            portals: self.identity.listeners.advertised().iter().map(portal).collect(),
             disks: self.disks.iter().map(|disk| disk.report()).collect(),
             volumes,
             deleted: self.deleted.lock().iter().copied().collect(),
@@ -184,10 +186,10 @@ impl Converge for Volumes {
     }
 }
 
-fn portal(address: &SocketAddr) -> PortalReport {
+fn portal(portal: &Portal) -> PortalReport {
     PortalReport {
-        transport: "tcp".to_owned(),
-        address: address.ip().to_string(),
-        service: address.port().to_string(),
+        transport: portal.scheme().to_owned(),
+        address: portal.address.ip().to_string(),
+        service: portal.address.port().to_string(),
     }
 }

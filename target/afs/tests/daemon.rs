@@ -176,6 +176,47 @@ fn a_port_in_use_is_named_with_what_to_do() {
     }
 }
 
+/// Holds whether or not the machine has RDMA; what is said about it is in the unit tests.
+#[test]
+fn an_rdma_listener_beside_a_tcp_one_never_keeps_hosts_out() {
+    let place = Place::new();
+    let rdma = format!("rdma://{}", place.portal);
+    let mut command = place.standalone(&["null:1G"], &["--listen", &rdma]);
+    let mut running = Running::start(&mut command);
+    running.wait_for_output("Next: ");
+    TcpStream::connect(place.portal).unwrap();
+    let portals = place.status()["portals"].clone();
+    assert_eq!(
+        portals[0],
+        json!({ "portal": format!("tcp://{}", place.portal), "state": "listening" })
+    );
+    assert_eq!(portals[1]["portal"], rdma);
+    let up = portals[1]["state"] == "listening";
+    assert_eq!(portals[1]["problem"].is_string(), !up, "{portals}");
+    assert_eq!(running.output().contains(&format!("{rdma} NOT YET: ")), !up);
+    let metric =
+        format!("afs_listener_up{{listener=\"{rdma}\",transport=\"rdma\"}} {}", u8::from(up));
+    assert!(place.node("/metrics").1.contains(&metric), "{metric}");
+    let told = place.call("GET", "/api/v1/nodes/n1", Value::Null)["portals"].clone();
+    let told: Vec<_> = told.as_array().unwrap().iter().map(|one| &one["transport"]).collect();
+    assert_eq!(told.contains(&&json!("rdma")), portals[1]["state"] != "unavailable", "{told:?}");
+}
+
+#[test]
+fn a_node_that_could_serve_nobody_does_not_start() {
+    let place = Place::new();
+    let start = |more: &[&str]| {
+        let mut command = afs(&["standalone", "--disk", "null:1G", "--reactors", "1"]);
+        command.arg("--data").arg(place.path("data")).args(more);
+        command.arg("--api").arg(place.api.to_string()).arg("--http").arg(place.http.to_string());
+        command
+    };
+    let output = refused(&mut start(&["--listen", "rmda://192.0.2.1:4420"]));
+    assert!(output.contains("did you mean rdma://"), "{output}");
+    let output = refused(&mut start(&["--listen", "rdma://0.0.0.0:4420"]));
+    assert!(output.contains("--advertise"), "{output}");
+}
+
 #[test]
 fn what_a_disk_holds_is_never_overwritten_unasked() {
     let place = Place::new();

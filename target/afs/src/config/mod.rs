@@ -43,11 +43,12 @@ pub struct Settings {
     /// A disk: FILE:SIZE (made if missing), /dev/DEVICE, or null:SIZE, which keeps nothing; may be repeated
     #[arg(long, env = "AFS_DISK", value_name = "DISK", value_delimiter = ',')]
     pub disk: Vec<String>,
-    /// Where hosts connect [default: tcp://127.0.0.1:4420]; may be repeated
-    #[arg(long, env = "AFS_LISTEN", value_name = "tcp://ADDR:PORT", value_delimiter = ',')]
+    /// Where hosts connect, by TCP (tcp://ADDR:PORT) or RDMA (rdma://ADDR:PORT) [default: tcp://127.0.0.1:4420]; may be
+    /// repeated
+    #[arg(long, env = "AFS_LISTEN", value_name = "tcp|rdma://ADDR:PORT", value_delimiter = ',')]
     pub listen: Vec<String>,
     /// The address that hosts are told, one for each --listen [default: the same address]
-    #[arg(long, env = "AFS_ADVERTISE", value_name = "tcp://ADDR:PORT", value_delimiter = ',')]
+    #[arg(long, env = "AFS_ADVERTISE", value_name = "tcp|rdma://ADDR:PORT", value_delimiter = ',')]
     pub advertise: Vec<String>,
     /// Where /metrics, /healthz and /status are served [default: 127.0.0.1:49181]
     #[arg(long, env = "AFS_HTTP", value_name = "ADDR:PORT")]

@@ -1,3 +1,5 @@
+//! Settings from flags, environment and file: which wins, and what is said about mistakes.
+
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
@@ -51,6 +53,19 @@ fn a_flag_wins_over_the_file() {
     assert_eq!(merged.node.as_deref(), Some("flag"));
     assert_eq!(merged.disk, ["null:2G"]);
     assert_eq!(merged.reactors, Some(3));
+}
+
+#[test]
+fn both_transports_are_read_from_flags_and_from_the_file() {
+    let listen = ["tcp://192.0.2.1:4420", "rdma://[2001:db8::1]:4420"];
+    let from_file = parse_file(&format!("listen = {listen:?}")).unwrap();
+    let from_flags = flags(&["--listen", listen[0], "--listen", listen[1]]);
+    let at_once = flags(&["--listen", &listen.join(",")]);
+    for settings in [from_file, from_flags, at_once] {
+        let config = NodeConfig::new(&Settings { listen: settings.listen, ..usable() }).unwrap();
+        let found: Vec<_> = config.listeners.iter().map(|one| one.listen.to_string()).collect();
+        assert_eq!(found, listen);
+    }
 }
 
 #[test]

@@ -1,20 +1,22 @@
 //! The hosts' side of the daemon: listening on the portals, and letting hosts go in order.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use afs_fabric::{Limits, listen_tcp};
-use afs_reactor::Reactors;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
+use super::rdma::{Rdma, Serving};
+use crate::listeners::State;
 use crate::metrics::Metrics;
 use crate::node::Node;
+use crate::portal::Portal;
+use crate::ports::{PortError, Ports};
 use crate::queue::QueueService;
 
-/// So that all queues of many hosts can connect at once (CONFORMANCE T-10).
-const BACKLOG: u32 = 4096;
+/// So that all queues of many hosts can connect at once (CONFORMANCE T-10, R-5).
+pub(super) const BACKLOG: u32 = 4096;
 /// How long hosts get to take their other paths before connections are closed under commands.
 const DRAIN: Duration = Duration::from_secs(5);
 /// How long closed connections get to finish the writes that they have begun.
@@ -24,34 +26,47 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// The open portals.
 #[derive(Default)]
 pub(super) struct Hosts {
-    accepting: Vec<JoinHandle<()>>,
+    accepting: JoinSet<()>,
+    accepting_rdma: JoinSet<()>,
 }
 
 impl Hosts {
-    /// Answers on `address` from now on.
+    /// Answers on all portals from now on. RDMA comes first: its ports could not be taken beforehand.
     pub(super) fn listen(
         &mut self,
-        node: &Arc<Node>,
-        reactors: &Reactors,
-        address: SocketAddr,
-    ) -> std::io::Result<()> {
-        let listener = listen_tcp(address, BACKLOG)?;
-        let handles = (0..reactors.len()).map(|index| reactors.handle(index)).collect();
-        let node = Arc::clone(node);
-        let serving = listener.serve(handles, Limits::default(), move |queue, local| {
-            QueueService::new(Arc::clone(&node), local.clone(), queue)
-        });
-        self.accepting.push(tokio::spawn(async move {
-            if let Err(error) = serving.await {
-                tracing::error!(%address, %error, "no host can connect here any more");
+        ports: Ports,
+        rdma: Rdma,
+        serving: &Serving,
+    ) -> Result<(), PortError> {
+        self.accepting_rdma = rdma.listen(ports.rdma, serving)?;
+        for reserved in ports.tcp {
+            let portal = reserved.portal();
+            self.listen_tcp(portal, serving).map_err(|error| PortError::listen(portal, error))?;
+        }
+        Ok(())
+    }
+
+    fn listen_tcp(&mut self, portal: Portal, serving: &Serving) -> std::io::Result<()> {
+        let listener = listen_tcp(portal.address, BACKLOG)?;
+        let node = Arc::clone(&serving.node);
+        let served =
+            listener.serve(serving.reactors.clone(), Limits::default(), move |queue, local| {
+                QueueService::new(Arc::clone(&node), local.clone(), queue)
+            });
+        let listeners = Arc::clone(&serving.listeners);
+        listeners.set(portal, State::Listening);
+        self.accepting.spawn(async move {
+            if let Err(error) = served.await {
+                tracing::error!(%portal, %error, "no host can connect here any more");
+                listeners.set(portal, State::Unavailable(error.to_string()));
             }
-        }));
+        });
         Ok(())
     }
 
     /// Planned stop (CONFORMANCE M-40): paths become inaccessible and hosts are told, commands in flight end, connections
     /// close, new ones are refused.
-    pub(super) async fn let_go(self, node: &Node, metrics: &Metrics) {
+    pub(super) async fn let_go(mut self, node: &Node, metrics: &Metrics) {
         node.withdraw();
         if !within(DRAIN, || metrics.in_flight() == 0).await {
             tracing::warn!(
@@ -59,9 +74,8 @@ impl Hosts {
                 "closing connections with commands in flight"
             );
         }
-        for accepting in &self.accepting {
-            accepting.abort();
-        }
+        self.accepting.abort_all();
+        self.accepting_rdma.abort_all();
         node.close();
         if !within(CLOSE, || node.controllers().is_empty() && metrics.in_flight() == 0).await {
             tracing::warn!("some connections did not end in time");

@@ -6,6 +6,8 @@
 //! (CONFORMANCE M-41). Order of a stop: hosts told and drained (M-40) · disks closed · reactors ended.
 
 mod hosts;
+mod locked_memory;
+mod rdma;
 mod status;
 mod summary;
 
@@ -17,16 +19,20 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::agent::{Agent, AgentConfig, AgentError};
-use crate::config::{Listener, NodeConfig};
+use crate::config::NodeConfig;
 use crate::data_folder::DataFolder;
 use crate::disks::{DiskFailure, DiskSet};
 use crate::http::HttpServer;
+use crate::listeners::Listeners;
 use crate::metrics::Metrics;
 use crate::metrics::reactors::ReactorFigures;
 use crate::node::{Node, NodeOptions};
-use crate::ports::{PortError, ReservedPort};
+use crate::ports::{PortError, Ports};
+use crate::stand_in::Unavailable;
 use crate::volumes::{Identity, Volumes};
 use hosts::Hosts;
+pub use locked_memory::LockedMemoryError;
+use rdma::{Rdma, Serving};
 use status::{Phase, StatusPages};
 pub use summary::Summary;
 
@@ -39,6 +45,12 @@ pub enum DaemonError {
     /// An address cannot be listened on.
     #[error(transparent)]
     Port(#[from] PortError),
+    /// All listeners are for RDMA, and it is not there.
+    #[error("no host could connect: {0}; a tcp:// address with --listen needs no RDMA")]
+    NoRdma(Unavailable),
+    /// RDMA could lock more memory than allowed.
+    #[error(transparent)]
+    LockedMemory(#[from] LockedMemoryError),
     /// A disk cannot be used.
     #[error(transparent)]
     Disk(#[from] DiskFailure),
@@ -63,8 +75,9 @@ pub struct RunningNode {
     agent_task: JoinHandle<()>,
     pages: Arc<StatusPages>,
     http: RunningHttp,
-    ports: Vec<(ReservedPort, SocketAddr)>,
-    portals: Vec<SocketAddr>,
+    ports: Ports,
+    rdma: Rdma,
+    listeners: Arc<Listeners>,
     hosts: Hosts,
     reactors: Reactors,
 }
@@ -82,11 +95,15 @@ impl RunningNode {
         data: &DataFolder,
         conductor: &str,
     ) -> Result<RunningNode, DaemonError> {
-        let (ports, portals) = take_ports(&config.listeners)?;
-        let http_failed = |error| PortError::new("http://", config.http, "--http", error);
+        let mut listeners = config.listeners.clone();
+        let ports = Ports::take(&mut listeners)?;
+        let listeners = Listeners::new(listeners);
+        let http_failed = |error| PortError::http(config.http, "--http", error);
         let http = HttpServer::bind(config.http).await.map_err(http_failed)?;
         let http_address = http.address().map_err(http_failed)?;
+        let rdma = Rdma::find(config, &listeners).await?;
         let metrics = Metrics::new(config.reactors);
+        metrics.add_source(listeners.clone());
         let reactors = start_reactors(config).await?;
         metrics.add_source(Arc::new(ReactorFigures::new(&reactors)));
         let node = Node::new(NodeOptions {
@@ -94,7 +111,8 @@ impl RunningNode {
             reactors: config.reactors,
             metrics: Arc::clone(&metrics),
         });
-        let pages = StatusPages::new(Arc::clone(&node), conductor.to_owned(), portals.clone());
+        let pages =
+            StatusPages::new(Arc::clone(&node), conductor.to_owned(), Arc::clone(&listeners));
         let http = serve_http(http, http_address, &metrics, &pages);
 
         let disks = DiskSet::open(config, &reactors, data).await?;
@@ -102,8 +120,11 @@ impl RunningNode {
         pages.set_disks(Arc::clone(&disks));
         pages.enter(Phase::Waiting);
 
-        let identity =
-            Identity { name: config.node.clone(), portals: portals.clone(), http: http_address };
+        let identity = Identity {
+            name: config.node.clone(),
+            listeners: listeners.clone(),
+            http: http_address,
+        };
         let volumes =
             Volumes::new(identity, Arc::clone(&disks), Arc::clone(&node), Arc::clone(&metrics));
         let agent_config = AgentConfig {
@@ -124,7 +145,8 @@ impl RunningNode {
             pages,
             http,
             ports,
-            portals,
+            rdma,
+            listeners,
             hosts: Hosts::default(),
             reactors,
         })
@@ -134,13 +156,16 @@ impl RunningNode {
     pub async fn serve(&mut self) -> Result<(), DaemonError> {
         let mut applied = self.agent.applied();
         applied.wait_for(Option::is_some).await.map_err(|_| DaemonError::AgentEnded)?;
-        for (reserved, address) in self.ports.drain(..) {
-            let listening = self.hosts.listen(&self.node, &self.reactors, address);
-            listening.map_err(|error| PortError::new("tcp://", address, "--listen", error))?;
-            drop(reserved);
-        }
+        let serving = Serving {
+            node: Arc::clone(&self.node),
+            reactors: (0..self.reactors.len()).map(|index| self.reactors.handle(index)).collect(),
+            listeners: Arc::clone(&self.listeners),
+        };
+        let (ports, rdma) = (std::mem::take(&mut self.ports), std::mem::take(&mut self.rdma));
+        self.hosts.listen(ports, rdma, &serving)?;
         self.pages.enter(Phase::Serving);
-        tracing::info!(portals = ?self.portals, "hosts may connect");
+        let portals: Vec<_> = self.listeners.advertised().iter().map(ToString::to_string).collect();
+        tracing::info!(portals = portals.join(", "), "hosts may connect");
         Ok(())
     }
 
@@ -156,11 +181,6 @@ impl RunningNode {
         self.http.address
     }
 
-    /// What hosts are told to connect to.
-    pub fn portals(&self) -> &[SocketAddr] {
-        &self.portals
-    }
-
     /// The node's figures.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
@@ -170,7 +190,7 @@ impl RunningNode {
     pub fn summary(&self) -> Summary {
         Summary {
             node: self.node.options.name.clone(),
-            portals: self.portals.clone(),
+            portals: self.listeners.status(),
             http: self.http.address,
             disks: self.disks.iter().map(|disk| disk.report()).collect(),
             volumes: self.volumes.ready(),
@@ -191,26 +211,6 @@ impl RunningNode {
         // Joining threads blocks.
         let _ = tokio::task::spawn_blocking(move || reactors.shutdown()).await;
     }
-}
-
-/// Reserves every port; returns them, and the addresses that hosts are told.
-#[allow(clippy::type_complexity, reason = "two lists")]
-fn take_ports(
-    listeners: &[Listener],
-) -> Result<(Vec<(ReservedPort, SocketAddr)>, Vec<SocketAddr>), PortError> {
-    let mut ports = Vec::with_capacity(listeners.len());
-    let mut portals = Vec::new();
-    for listener in listeners {
-        let reserved = ReservedPort::new(listener.listen)?;
-        let failed = |error| PortError::new("tcp://", listener.listen, "--listen", error);
-        let address = reserved.address().map_err(failed)?;
-        for advertised in &listener.advertise {
-            let port = if advertised.port() == 0 { address.port() } else { advertised.port() };
-            portals.push(SocketAddr::new(advertised.ip(), port));
-        }
-        ports.push((reserved, address));
-    }
-    Ok((ports, portals))
 }
 
 async fn start_reactors(config: &NodeConfig) -> Result<Reactors, DaemonError> {

@@ -1,6 +1,5 @@
 //! What `/healthz` and `/status` say.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
@@ -10,6 +9,7 @@ use tokio::sync::watch;
 
 use crate::disks::DiskSet;
 use crate::http::Shown;
+use crate::listeners::{Listeners, PortalStatus};
 use crate::node::{Node, NodeStatus};
 
 /// What the node is doing.
@@ -29,7 +29,7 @@ pub(super) enum Phase {
 pub(super) struct StatusPages {
     node: Arc<Node>,
     conductor: String,
-    portals: Vec<SocketAddr>,
+    listeners: Arc<Listeners>,
     phase: ArcSwap<Phase>,
     disks: OnceLock<Arc<DiskSet>>,
     applied: OnceLock<watch::Receiver<Option<u64>>>,
@@ -41,7 +41,7 @@ struct Status<'a> {
     phase: Phase,
     conductor: &'a str,
     revision: Option<u64>,
-    portals: &'a [SocketAddr],
+    portals: Vec<PortalStatus>,
     disks: Vec<DiskReport>,
     #[serde(flatten)]
     node: NodeStatus,
@@ -51,12 +51,12 @@ impl StatusPages {
     pub(super) fn new(
         node: Arc<Node>,
         conductor: String,
-        portals: Vec<SocketAddr>,
+        listeners: Arc<Listeners>,
     ) -> Arc<StatusPages> {
         Arc::new(StatusPages {
             node,
             conductor,
-            portals,
+            listeners,
             phase: ArcSwap::from_pointee(Phase::Opening),
             disks: OnceLock::new(),
             applied: OnceLock::new(),
@@ -95,7 +95,7 @@ impl Shown for StatusPages {
             phase: **self.phase.load(),
             conductor: &self.conductor,
             revision: self.applied.get().and_then(|applied| *applied.borrow()),
-            portals: &self.portals,
+            portals: self.listeners.status(),
             disks: disks
                 .map(|disks| disks.iter().map(|disk| disk.report()).collect())
                 .unwrap_or_default(),

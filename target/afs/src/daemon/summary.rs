@@ -6,13 +6,15 @@ use std::net::SocketAddr;
 use conductor::api::{DEFAULT_URL, DiskKind, DiskReport, DiskState};
 use conductor::size::human;
 
+use crate::listeners::PortalStatus;
+
 /// What is up.
 #[derive(Clone, Debug)]
 pub struct Summary {
     /// The node's name.
     pub node: String,
-    /// Where hosts connect.
-    pub portals: Vec<SocketAddr>,
+    /// Where hosts connect, and whether they can.
+    pub portals: Vec<PortalStatus>,
     /// The node's HTTP server.
     pub http: SocketAddr,
     /// Its disks.
@@ -26,8 +28,11 @@ pub struct Summary {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "afs {} is up as node `{}`", env!("CARGO_PKG_VERSION"), self.node)?;
-        for portal in &self.portals {
-            line(f, "hosts", format_args!("tcp://{portal}"))?;
+        for PortalStatus { portal, state } in &self.portals {
+            match state.problem() {
+                None => line(f, "hosts", format_args!("{portal}"))?,
+                Some(problem) => line(f, "hosts", format_args!("{portal} NOT YET: {problem}"))?,
+            }
         }
         if let Some(api) = self.api {
             line(f, "API", format_args!("http://{api}"))?;
@@ -78,6 +83,13 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::listeners::State;
+    use crate::portal::{Portal, Transport};
+
+    fn portal(transport: Transport, state: State) -> PortalStatus {
+        let address = "192.0.2.1:4420".parse().unwrap();
+        PortalStatus { portal: Portal { transport, address }, state }
+    }
 
     fn summary(api: Option<&str>, volumes: usize) -> Summary {
         let disk = |state, error: Option<&str>| DiskReport {
@@ -91,7 +103,10 @@ mod tests {
         };
         Summary {
             node: "n1".to_owned(),
-            portals: vec!["192.0.2.1:4420".parse().unwrap()],
+            portals: vec![
+                portal(Transport::Tcp, State::Listening),
+                portal(Transport::Rdma, State::Unavailable("no such library".to_owned())),
+            ],
             http: "127.0.0.1:49181".parse().unwrap(),
             disks: vec![disk(DiskState::Online, None), disk(DiskState::Failed, Some("cut short"))],
             volumes,
@@ -103,7 +118,8 @@ mod tests {
     fn a_person_sees_addresses_disks_and_what_to_type_next() {
         let text = summary(Some("127.0.0.1:49180"), 0).to_string();
         for part in [
-            "tcp://192.0.2.1:4420",
+            "tcp://192.0.2.1:4420\n",
+            "rdma://192.0.2.1:4420 NOT YET: no such library\n",
             "http://127.0.0.1:49181/metrics",
             "5G of 10G free",
             "FAILED: cut short",

@@ -1,3 +1,5 @@
+//! The text of a scrape: what is in it, under which labels, and how much of it there can be.
+
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashSet;

@@ -8,7 +8,7 @@ use afs_nvme::log::{DiscoveryEntry, DiscoveryHeader, lid};
 use afs_nvme::nqn::DISCOVERY;
 use afs_nvme::{Nqn, Status};
 use afs_reactor::Local;
-use conductor::api::NodeState;
+use conductor::api::{NodeState, Portal};
 use zerocopy::FromBytes;
 
 use crate::rig::*;
@@ -69,14 +69,51 @@ fn each_host_sees_all_portals_of_the_subsystems_it_may_use_d_3_d_10_d_12() {
     });
 }
 
+/// The same node by RDMA: on one address with TCP, and on a second device.
+fn with_rdma() -> NodeState {
+    let rdma = |id, address: &str| Portal {
+        transport: "rdma".to_owned(),
+        address: address.to_owned(),
+        ..portal(id)
+    };
+    let mut state = state();
+    state.portals.push(rdma(2, "192.0.2.1"));
+    state.portals.push(rdma(3, "2001:db8::3"));
+    state
+}
+
+#[test]
+fn both_transports_are_listed_and_each_device_is_a_port_of_its_own_d_3_d_10() {
+    Rig::start(&with_rdma()).host(|local, world| async move {
+        let controller = discover(&local, &world, HOST).await;
+        let entries = read_discovery_log(&controller).await.unwrap().entries;
+        let of_subsystem = |entry: &&DiscoveryEntry| entry.subtype == 2;
+        let listed: Vec<_> = entries
+            .iter()
+            .filter(of_subsystem)
+            .map(|entry| (entry.trtype, entry.adrfam, entry.portid.get(), entry.tsas[..3].to_vec()))
+            .collect();
+        let (tcp, rdma) = (vec![0, 0, 0], vec![1, 1, 1]);
+        assert_eq!(listed, [(3, 1, 1, tcp), (1, 1, 2, rdma.clone()), (1, 2, 3, rdma)]);
+        for entry in entries.iter().filter(|entry| entry.trtype == 1) {
+            assert!(entry.tsas[3..].iter().all(|byte| *byte == 0), "no partition key");
+            assert!(entry.trsvcid.starts_with(b"4420"));
+        }
+        assert_eq!(entries.len(), 6, "this discovery service is listed by each port, too");
+    });
+}
+
 #[test]
 fn portals_that_no_host_can_reach_are_left_out_d_7() {
     let mut state = wanted();
+    let mut unknown = portal(5);
+    unknown.transport = "carrier-pigeon".to_owned();
     state.portals[0].address = "0.0.0.0".to_owned();
     state.portals[1].address = "::".to_owned();
     state.portals[2].address = "2001:db8::3".to_owned();
     state.portals.push(portal(4));
     state.portals[3].address = "storage.example".to_owned();
+    state.portals.push(unknown);
     Rig::start(&state).host(|local, world| async move {
         let controller = discover(&local, &world, HOST).await;
         let entries = read_discovery_log(&controller).await.unwrap().entries;

@@ -1,0 +1,181 @@
+//! RDMA listeners: whether RDMA is there at all, said once, and serving on addresses whose devices come and go.
+//!
+//! A node that has a TCP listener too starts without RDMA and looks out for devices; one that has none refuses to start.
+
+use std::future::pending;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use afs_fabric::Limits;
+use afs_reactor::ReactorHandle;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use super::DaemonError;
+use super::hosts::BACKLOG;
+use super::locked_memory::LockedMemory;
+use crate::config::NodeConfig;
+use crate::listeners::{Listeners, State};
+use crate::node::Node;
+use crate::portal::{Portal, Transport};
+use crate::ports::PortError;
+use crate::queue::QueueService;
+use crate::stand_in::{RdmaListener, Unavailable, Verbs};
+
+/// Pause between looks for the first device.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// What is wrong with a listener while no device has its address.
+const NO_DEVICE: &str = "no RDMA device has this address now (`rdma link` and `ip address` show what is there); it is listened on as soon as one does";
+
+/// What the node found of RDMA when it started.
+#[derive(Default)]
+pub(super) enum Rdma {
+    /// Nobody wants it, or it cannot come while this process lives.
+    #[default]
+    Off,
+    /// Devices are there.
+    Ready(Verbs),
+    /// None are there, but may come.
+    Absent(LockedMemory),
+}
+
+impl Rdma {
+    /// Looks for RDMA if a listener wants it, says what was found, and sees to the memory that may be locked.
+    pub(super) async fn find(
+        config: &NodeConfig,
+        listeners: &Listeners,
+    ) -> Result<Rdma, DaemonError> {
+        let wanted = |transport| {
+            config.listeners.iter().any(|listener| listener.listen.transport == transport)
+        };
+        if !wanted(Transport::Rdma) {
+            return Ok(Rdma::Off);
+        }
+        let memory = LockedMemory::of(config);
+        match load().await {
+            Ok(verbs) => {
+                memory.allow(found(&verbs))?;
+                Ok(Rdma::Ready(verbs))
+            }
+            Err(why) if wanted(Transport::Tcp) => Ok(without(&why, listeners, memory)),
+            Err(why) => Err(DaemonError::NoRdma(why)),
+        }
+    }
+
+    /// Answers hosts on `portals` from now on, or from when it can. The tasks that are returned do it.
+    pub(super) fn listen(
+        self,
+        portals: Vec<Portal>,
+        serving: &Serving,
+    ) -> Result<JoinSet<()>, PortError> {
+        let mut tasks = JoinSet::new();
+        match self {
+            Rdma::Off => {}
+            Rdma::Ready(verbs) => {
+                for portal in portals {
+                    tasks.spawn(serving.clone().serve(open(&verbs, portal)?, portal));
+                }
+            }
+            Rdma::Absent(memory) => {
+                tasks.spawn(serving.clone().serve_once_there(portals, memory));
+            }
+        }
+        Ok(tasks)
+    }
+}
+
+/// Loading libraries and counting devices reads many files.
+async fn load() -> Result<Verbs, Unavailable> {
+    let loaded = tokio::task::spawn_blocking(Verbs::load).await;
+    loaded.unwrap_or_else(|error| Err(Unavailable::Refused(io::Error::other(error))))
+}
+
+/// Says which devices there are, and returns how many.
+fn found(verbs: &Verbs) -> usize {
+    let devices = verbs.devices().unwrap_or_default();
+    tracing::info!(devices = devices.join(", "), "RDMA is there");
+    devices.len()
+}
+
+fn without(why: &Unavailable, listeners: &Listeners, memory: LockedMemory) -> Rdma {
+    tracing::warn!(%why, "hosts are served over TCP alone: there is no RDMA for the rdma:// listeners");
+    listeners.set_all(Transport::Rdma, &State::Unavailable(why.to_string()));
+    match why {
+        Unavailable::NoLibrary { .. } => Rdma::Off,
+        Unavailable::NoDevices | Unavailable::Refused(_) => Rdma::Absent(memory),
+    }
+}
+
+fn open(verbs: &Verbs, portal: Portal) -> Result<RdmaListener, PortError> {
+    let opened = RdmaListener::open(verbs, portal.address, BACKLOG);
+    opened.map_err(|error| PortError::listen(portal, error))
+}
+
+/// What it takes to answer hosts.
+#[derive(Clone)]
+pub(super) struct Serving {
+    pub(super) node: Arc<Node>,
+    pub(super) reactors: Vec<ReactorHandle>,
+    pub(super) listeners: Arc<Listeners>,
+}
+
+impl Serving {
+    /// Waits for the first device, then serves on every portal.
+    async fn serve_once_there(self, portals: Vec<Portal>, memory: LockedMemory) {
+        let verbs = loop {
+            sleep(LOOK_EVERY).await;
+            if let Ok(verbs) = load().await {
+                break verbs;
+            }
+        };
+        if let Err(error) = memory.allow(found(&verbs)) {
+            tracing::error!(%error, "the rdma:// listeners stay closed");
+            self.listeners.set_all(Transport::Rdma, &State::Unavailable(error.to_string()));
+            return;
+        }
+        let mut tasks = JoinSet::new();
+        for portal in portals {
+            match open(&verbs, portal) {
+                Ok(listener) => {
+                    tasks.spawn(self.clone().serve(listener, portal));
+                }
+                Err(error) => self.failed(portal, &error),
+            }
+        }
+        tasks.join_all().await;
+    }
+
+    /// Serves until the task is dropped. The listener itself outlives its device; its comings and goings are noted.
+    async fn serve(self, listener: RdmaListener, portal: Portal) {
+        let mut listening = listener.listening();
+        let noted = async {
+            loop {
+                let state = match *listening.borrow_and_update() {
+                    true => State::Listening,
+                    false => State::Waiting(NO_DEVICE.to_owned()),
+                };
+                self.listeners.set(portal, state);
+                if listening.changed().await.is_err() {
+                    pending::<()>().await;
+                }
+            }
+        };
+        let node = Arc::clone(&self.node);
+        let make = move |queue: &_, local: &afs_reactor::Local| {
+            QueueService::new(Arc::clone(&node), local.clone(), queue)
+        };
+        let ended = tokio::select! {
+            ended = listener.serve(self.reactors.clone(), Limits::default(), make) => ended,
+            () = noted => return,
+        };
+        if let Err(error) = ended {
+            self.failed(portal, &error);
+        }
+    }
+
+    fn failed(&self, portal: Portal, error: &(dyn std::error::Error + 'static)) {
+        tracing::error!(%portal, %error, "no host can connect here any more");
+        self.listeners.set(portal, State::Unavailable(error.to_string()));
+    }
+}
