@@ -5,6 +5,7 @@ use crate::controller::{self, Controller, NoQueue};
 use crate::discovery::DiscoveryView;
 use crate::io::IoQueue;
 use crate::limits::MQES;
+use crate::link::Link;
 use crate::node::Node;
 use crate::queue::Role;
 use crate::subsystem::{Host, NoController, Subsystem};
@@ -89,6 +90,7 @@ pub async fn connect(
         node,
         local,
         queue,
+        link: Link::of(queue),
         command,
         host: Host { nqn, id: data.hostid() },
         wanted: data.cntlid(),
@@ -107,6 +109,7 @@ struct Attempt<'a> {
     node: &'a Arc<Node>,
     local: &'a Local,
     queue: &'a Queue,
+    link: Link,
     command: &'a Connect,
     host: Host,
     wanted: ControllerId,
@@ -136,18 +139,19 @@ impl Attempt<'_> {
                 NoController::Forbidden => Status::CONNECT_INVALID_HOST.dnr(),
             })
         })?;
-        tracing::info!(peer = %self.queue.peer(), host = %self.host.nqn, subsystem = %name, controller = controller.id.get(), "controller made");
+        tracing::info!(peer = %self.queue.peer(), host = %self.host.nqn, subsystem = %name, transport = self.link.transport.name(), controller = controller.id.get(), "controller made");
         let admin = AdminQueue::new(Arc::clone(self.node), Arc::clone(&controller));
         let connected = self.connected(Arc::clone(&controller), Role::Admin(admin));
         match &connected {
-            Ok(_) => self.node.options.metrics.counters().controller_created(),
+            Ok(_) => self.node.options.metrics.counters().controller_created(self.link.transport),
             Err(_) => self.node.detach(&controller),
         }
         connected
     }
 
     fn controller(&self, id: ControllerId, role: controller::Role) -> Arc<Controller> {
-        Arc::new(Controller::new(id, self.host.clone(), role, self.command.kato_ms))
+        let kato_ms = self.command.kato_ms;
+        Arc::new(Controller::new(id, self.host.clone(), role, self.link, kato_ms))
     }
 
     fn io(&self, name: &Nqn) -> Result<Connected, Refused> {
@@ -160,17 +164,20 @@ impl Attempt<'_> {
         }
         let controller = self.live_controller(&subsystem)?;
         let qid = self.command.qid;
-        let metrics = self.node.options.metrics.queue(self.local.index(), qid);
+        let transport = self.link.transport;
+        let metrics = self.node.options.metrics.queue(self.local.index(), transport, qid);
         let role =
             IoQueue::new(Arc::clone(&controller), subsystem, qid, self.local.clone(), metrics);
         self.connected(controller, Role::Io(role))
     }
 
-    /// A live controller of the same host and subsystem (CONFORMANCE 3.1, CNTLID).
+    /// A live controller of the same host and subsystem, by the same transport (CONFORMANCE 3.1, CNTLID).
     fn live_controller(&self, subsystem: &Subsystem) -> Result<Arc<Controller>, Refused> {
         subsystem
             .controller(self.wanted.get())
-            .filter(|controller| controller.host == self.host)
+            .filter(|controller| {
+                controller.host == self.host && controller.link.transport == self.link.transport
+            })
             .ok_or(Refused::Parameter(InvalidParameter::CNTLID))
     }
 

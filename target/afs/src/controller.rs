@@ -14,6 +14,7 @@ use crate::events::{Event, Events};
 use crate::features::Features;
 use crate::keep_alive::KeepAlive;
 use crate::limits::NSID_MAX;
+use crate::link::Link;
 use crate::node::ControllerStatus;
 use crate::properties::Properties;
 use crate::subsystem::{Host, Subsystem};
@@ -61,6 +62,8 @@ pub struct Controller {
     pub host: Host,
     /// What it is for.
     pub role: Role,
+    /// How its queues travel.
+    pub link: Link,
     /// CC, CSTS.
     pub properties: Mutex<Properties>,
     /// Settable features.
@@ -78,11 +81,12 @@ pub struct Controller {
 
 impl Controller {
     /// A controller that is not enabled yet.
-    pub fn new(id: ControllerId, host: Host, role: Role, kato_ms: u32) -> Controller {
+    pub fn new(id: ControllerId, host: Host, role: Role, link: Link, kato_ms: u32) -> Controller {
         Controller {
             id,
             host,
             role,
+            link,
             properties: Mutex::default(),
             features: Mutex::default(),
             keep_alive: KeepAlive::new(kato_ms),
@@ -170,6 +174,7 @@ impl Controller {
             subsystem: nqn.to_owned(),
             id: self.id.get(),
             host: self.host.nqn.as_str().to_owned(),
+            transport: self.link.transport.name(),
             io_queues: self.io_queues(),
             keep_alive_ms: self.keep_alive.kato_ms(),
             errors: self.errors.count(),

@@ -32,6 +32,7 @@ pub mod http;
 pub mod io;
 pub mod keep_alive;
 pub mod limits;
+pub mod link;
 pub mod listeners;
 pub mod metrics;
 pub mod namespace;

@@ -10,8 +10,6 @@ pub const MDTS: u8 = 8;
 pub const TRANSFER_BYTES_MAX: u32 = 4096 << MDTS;
 /// CAP.MQES, 0's based: the deepest queue has 1024 entries.
 pub const MQES: u16 = 1023;
-/// In-capsule data on I/O queues in bytes (CONFORMANCE T-22).
-pub const IN_CAPSULE_BYTES: u32 = 16 * 1024;
 /// I/O queues that one controller is granted at most.
 pub const QUEUES_MAX: u16 = 128;
 /// Highest NSID that is ever used: NN, MNAN and ANAGRPMAX (CONFORMANCE 4.3).

@@ -65,6 +65,8 @@ pub struct ControllerStatus {
     pub id: u16,
     /// HOSTNQN.
     pub host: String,
+    /// How the host reaches it: `tcp` or `rdma`.
+    pub transport: &'static str,
     /// I/O queues connected.
     pub io_queues: usize,
     /// Keep-alive time-out in milliseconds.

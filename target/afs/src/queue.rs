@@ -5,6 +5,7 @@
 use crate::admin::AdminQueue;
 use crate::connect::{self, Connected};
 use crate::io::IoQueue;
+use crate::link::Link;
 use crate::node::Node;
 use afs_fabric::{CloseReason, Completion, Queue, Request, Service};
 use afs_nvme::command::FabricsCommand;
@@ -35,7 +36,7 @@ pub struct QueueService {
 impl QueueService {
     /// The service of a fresh connection.
     pub fn new(node: Arc<Node>, local: Local, queue: &Queue) -> Rc<QueueService> {
-        node.options.metrics.counters().connection_opened();
+        node.options.metrics.counters().connection_opened(Link::of(queue).transport);
         Rc::new(QueueService {
             node,
             local,
@@ -131,7 +132,7 @@ impl Service for QueueService {
 
     fn closed(&self, reason: &CloseReason) {
         let counters = self.node.options.metrics.counters();
-        counters.connection_closed();
+        counters.connection_closed(Link::of(&self.queue).transport);
         if let Some(kind) = protocol_error(reason) {
             counters.protocol_error(kind);
         }

@@ -36,7 +36,7 @@ impl QueueTransport for Queue {
     }
 
     fn in_capsule_bytes(&self) -> u32 {
-        crate::limits::IN_CAPSULE_BYTES
+        16 << 10
     }
 }
 

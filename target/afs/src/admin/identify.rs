@@ -89,10 +89,8 @@ impl AdminQueue {
         id.sqes = 0x66;
         id.cqes = 0x44;
         id.maxcmd = (MQES + 1).into();
-        id.sgls = sgls::TCP.into();
         id.subnqn = nqn.to_field();
-        id.iorcsz = 1.into();
-        id.msdbd = 1;
+        self.controller.link.describe(&mut id);
         id
     }
 
@@ -102,7 +100,7 @@ impl AdminQueue {
         id.mn = text::padded(conductor::api::MODEL);
         id.cntrltype = cntrltype::DISCOVERY;
         id.lpa = lpa::EXTENDED_DATA;
-        id.ioccsz = 4.into();
+        id.ioccsz = 4.into(); // there are no I/O queues (D-2)
         id
     }
 
@@ -132,7 +130,6 @@ impl AdminQueue {
             .into();
         // No volatile cache: what is acknowledged is durable (CONFORMANCE 4.3, VWC).
         id.vwc = vwc::FLUSH_ALL_SUPPORTED;
-        id.ioccsz = ((64 + IN_CAPSULE_BYTES) / 16).into();
         id.psd[0].mp = 0x09C4.into();
         id
     }

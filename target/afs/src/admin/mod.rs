@@ -74,7 +74,7 @@ impl AdminQueue {
         tracing::info!(host = %controller.host.nqn, controller = controller.id.get(), ?reason, "controller gone");
         controller.leave(0);
         self.node.detach(controller);
-        self.node.options.metrics.counters().controller_removed();
+        self.node.options.metrics.counters().controller_removed(controller.link.transport);
     }
 
     /// Carries out one command.

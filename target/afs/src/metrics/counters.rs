@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use parking_lot::Mutex;
 
 use super::export::Exposition;
+use crate::portal::{TRANSPORTS, Transport};
 
 /// Why a connection was not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,14 +31,21 @@ impl Refused {
     }
 }
 
+/// What is counted for each transport.
+#[derive(Default)]
+struct OfTransport {
+    connections_accepted: AtomicU64,
+    connections_open: AtomicI64,
+    controllers_created: AtomicU64,
+    controllers_open: AtomicI64,
+}
+
 /// Counters of one node; any thread may count.
 #[derive(Default)]
 pub struct Counters {
-    connections_accepted: AtomicU64,
-    connections_open: AtomicI64,
+    tcp: OfTransport,
+    rdma: OfTransport,
     connections_refused: [AtomicU64; Refused::ALL.len()],
-    controllers_created: AtomicU64,
-    controllers_open: AtomicI64,
     keep_alive_timeouts: AtomicU64,
     events_sent: AtomicU64,
     connects_refused: Mutex<BTreeMap<&'static str, u64>>,
@@ -45,15 +53,23 @@ pub struct Counters {
 }
 
 impl Counters {
+    const fn of(&self, transport: Transport) -> &OfTransport {
+        match transport {
+            Transport::Tcp => &self.tcp,
+            Transport::Rdma => &self.rdma,
+        }
+    }
+
     /// A host's connection was accepted.
-    pub fn connection_opened(&self) {
-        self.connections_accepted.fetch_add(1, Relaxed);
-        self.connections_open.fetch_add(1, Relaxed);
+    pub fn connection_opened(&self, transport: Transport) {
+        let counters = self.of(transport);
+        counters.connections_accepted.fetch_add(1, Relaxed);
+        counters.connections_open.fetch_add(1, Relaxed);
     }
 
     /// An accepted connection ended.
-    pub fn connection_closed(&self) {
-        self.connections_open.fetch_sub(1, Relaxed);
+    pub fn connection_closed(&self, transport: Transport) {
+        self.of(transport).connections_open.fetch_sub(1, Relaxed);
     }
 
     /// A connection was closed before it was served.
@@ -64,14 +80,15 @@ impl Counters {
     }
 
     /// A controller was created by a Connect on an admin queue.
-    pub fn controller_created(&self) {
-        self.controllers_created.fetch_add(1, Relaxed);
-        self.controllers_open.fetch_add(1, Relaxed);
+    pub fn controller_created(&self, transport: Transport) {
+        let counters = self.of(transport);
+        counters.controllers_created.fetch_add(1, Relaxed);
+        counters.controllers_open.fetch_add(1, Relaxed);
     }
 
     /// A controller is gone.
-    pub fn controller_removed(&self) {
-        self.controllers_open.fetch_sub(1, Relaxed);
+    pub fn controller_removed(&self, transport: Transport) {
+        self.of(transport).controllers_open.fetch_sub(1, Relaxed);
     }
 
     /// A controller was ended because its host was silent.
@@ -94,25 +111,10 @@ impl Counters {
         *self.protocol_errors.lock().entry(kind).or_insert(0) += 1;
     }
 
-    /// Connections open now.
-    pub fn connections_open(&self) -> i64 {
-        self.connections_open.load(Relaxed)
-    }
-
     pub(super) fn collect(&self, scrape: &mut Exposition) {
-        let accepted = self.connections_accepted.load(Relaxed);
-        scrape.counter(
-            "afs_connections_accepted_total",
-            "Connections accepted from hosts.",
-            &[],
-            accepted,
-        );
-        scrape.gauge(
-            "afs_connections",
-            "Connections open now.",
-            &[],
-            self.connections_open() as f64,
-        );
+        for transport in TRANSPORTS {
+            collect_transport(scrape, transport, self.of(transport));
+        }
         for (reason, counter) in Refused::ALL.iter().zip(&self.connections_refused) {
             let labels = [("reason", reason.name())];
             scrape.counter(
@@ -122,7 +124,7 @@ impl Counters {
                 counter.load(Relaxed),
             );
         }
-        self.collect_controllers(scrape);
+        self.collect_hosts(scrape);
         collect_kinds(
             scrape,
             "afs_connects_refused_total",
@@ -139,11 +141,7 @@ impl Counters {
         );
     }
 
-    fn collect_controllers(&self, scrape: &mut Exposition) {
-        let created = self.controllers_created.load(Relaxed);
-        scrape.counter("afs_controllers_created_total", "Controllers created.", &[], created);
-        let open = self.controllers_open.load(Relaxed);
-        scrape.gauge("afs_controllers", "Controllers that hosts hold now.", &[], open as f64);
+    fn collect_hosts(&self, scrape: &mut Exposition) {
         let silent = self.keep_alive_timeouts.load(Relaxed);
         scrape.counter(
             "afs_keep_alive_timeouts_total",
@@ -154,6 +152,34 @@ impl Counters {
         let events = self.events_sent.load(Relaxed);
         scrape.counter("afs_events_sent_total", "Asynchronous events sent to hosts.", &[], events);
     }
+}
+
+fn collect_transport(scrape: &mut Exposition, transport: Transport, counters: &OfTransport) {
+    let labels = [("transport", transport.name())];
+    scrape.counter(
+        "afs_connections_accepted_total",
+        "Connections accepted from hosts.",
+        &labels,
+        counters.connections_accepted.load(Relaxed),
+    );
+    scrape.gauge(
+        "afs_connections",
+        "Connections open now.",
+        &labels,
+        counters.connections_open.load(Relaxed) as f64,
+    );
+    scrape.counter(
+        "afs_controllers_created_total",
+        "Controllers created.",
+        &labels,
+        counters.controllers_created.load(Relaxed),
+    );
+    scrape.gauge(
+        "afs_controllers",
+        "Controllers that hosts hold now.",
+        &labels,
+        counters.controllers_open.load(Relaxed) as f64,
+    );
 }
 
 /// The kinds seen so far. `other` is always there, so that a rate exists before the first error.

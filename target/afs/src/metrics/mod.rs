@@ -21,6 +21,8 @@ pub use counters::{Counters, Refused};
 use export::Exposition;
 use io::{IoMetrics, Operation, QueueMetrics};
 
+use crate::portal::Transport;
+
 /// Queue ids above this one share the label of this one, so that a host that opens many queues makes no new series.
 pub const QUEUE_LABEL_MAX: u16 = 64;
 
@@ -45,7 +47,8 @@ struct NamespaceEntry {
 pub struct Metrics {
     reactors: usize,
     namespaces: Mutex<BTreeMap<NamespaceKey, NamespaceEntry>>,
-    queues: Mutex<HashMap<(usize, u16), Arc<QueueMetrics>>>,
+    /// By reactor, transport and label of the queue id.
+    queues: Mutex<HashMap<(usize, Transport, u16), Arc<QueueMetrics>>>,
     counters: Counters,
     sources: Mutex<Vec<Arc<dyn Source>>>,
 }
@@ -84,10 +87,10 @@ impl Metrics {
         self.namespaces.lock().retain(|key, _| keep(&key.nqn, key.nsid));
     }
 
-    /// The figures of the I/O queue pairs with this id on this reactor.
-    pub fn queue(&self, reactor: usize, queue: u16) -> Arc<QueueMetrics> {
+    /// The figures of the I/O queue pairs of this transport with this id on this reactor.
+    pub fn queue(&self, reactor: usize, transport: Transport, queue: u16) -> Arc<QueueMetrics> {
         let label = queue.min(QUEUE_LABEL_MAX);
-        Arc::clone(self.queues.lock().entry((reactor, label)).or_default())
+        Arc::clone(self.queues.lock().entry((reactor, transport, label)).or_default())
     }
 
     /// Commands of all queue pairs that are not answered yet.
@@ -132,10 +135,12 @@ impl Metrics {
     fn collect_queues(&self, scrape: &mut Exposition) {
         let mut queues: Vec<_> =
             self.queues.lock().iter().map(|(key, queue)| (*key, Arc::clone(queue))).collect();
-        queues.sort_by_key(|(key, _)| *key);
-        for ((reactor, queue), figures) in queues {
+        queues.sort_by_key(|((reactor, transport, queue), _)| (*reactor, transport.name(), *queue));
+        for ((reactor, transport, queue), figures) in queues {
             let (reactor, queue) = (reactor.to_string(), queue.to_string());
-            let labels = [("reactor", reactor.as_str()), ("queue", &queue)];
+            let transport = transport.name();
+            let labels =
+                [("reactor", reactor.as_str()), ("transport", transport), ("queue", &queue)];
             let sum = figures.snapshot();
             scrape.counter(
                 "afs_queue_commands_total",

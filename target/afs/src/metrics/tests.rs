@@ -18,8 +18,9 @@ fn busy_node() -> Arc<Metrics> {
     let io = metrics.namespace("nqn.2026-01.test:a", 1, "data");
     io.record(0, Operation::Read, 4096, 70_000, true);
     io.record(1, Operation::Compare, 4096, 70_000, false);
-    metrics.queue(0, 1).begin().record(4096, 70_000, true);
-    metrics.counters().connection_opened();
+    metrics.queue(0, Transport::Tcp, 1).begin().record(4096, 70_000, true);
+    metrics.queue(0, Transport::Rdma, 1).begin().record(8192, 70_000, true);
+    metrics.counters().connection_opened(Transport::Tcp);
     metrics.counters().protocol_error("bad_header_length");
     metrics
 }
@@ -33,8 +34,10 @@ fn a_scrape_shows_what_was_counted_under_its_labels() {
         format!("afs_namespace_bytes_total{{{labels},operation=\"read\"}} 4096"),
         format!("afs_namespace_errors_total{{{labels},operation=\"compare\"}} 1"),
         format!("afs_namespace_read_seconds_count{{{labels}}} 1"),
-        "afs_queue_commands_total{reactor=\"0\",queue=\"1\"} 1".to_owned(),
-        "afs_connections 1".to_owned(),
+        "afs_queue_bytes_total{reactor=\"0\",transport=\"tcp\",queue=\"1\"} 4096".to_owned(),
+        "afs_queue_bytes_total{reactor=\"0\",transport=\"rdma\",queue=\"1\"} 8192".to_owned(),
+        "afs_connections{transport=\"tcp\"} 1".to_owned(),
+        "afs_connections{transport=\"rdma\"} 0".to_owned(),
         "afs_protocol_errors_total{kind=\"bad_header_length\"} 1".to_owned(),
     ] {
         assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");
@@ -80,7 +83,7 @@ fn a_forgotten_namespace_leaves_no_series() {
 fn many_queue_ids_share_a_bounded_number_of_series() {
     let metrics = Metrics::new(1);
     for queue in 0..=u16::MAX {
-        metrics.queue(0, queue);
+        metrics.queue(0, Transport::Tcp, queue);
     }
     assert_eq!(metrics.queues.lock().len(), usize::from(QUEUE_LABEL_MAX) + 1);
 }
