@@ -391,7 +391,7 @@ async fn folder_or_port_in_use_is_a_clear_error() {
     same_port.api_listen = cluster.running.address();
     let same_port = Conductor::start(same_port).await.unwrap_err();
     assert!(matches!(same_port, StartError::Listen { .. }), "{same_port}");
-    assert!(same_port.to_string().contains("--api-listen"), "{same_port}");
+    assert!(same_port.to_string().contains("--api"), "{same_port}");
 }
 
 #[tokio::test]

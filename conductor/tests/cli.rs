@@ -203,7 +203,7 @@ fn serve(arguments: &[&str]) -> Output {
 /// Starts a daemon on a free port and returns it with its address.
 fn daemon(arguments: &[&str]) -> (Stopped, String) {
     let mut command = command();
-    command.arg("serve").args(arguments).args(["--api-listen", "127.0.0.1:0", "--log-format=json"]);
+    command.arg("serve").args(arguments).args(["--api", "127.0.0.1:0", "--log-format=json"]);
     let mut child = Stopped(command.stderr(Stdio::piped()).spawn().unwrap());
     for line in BufReader::new(child.0.stderr.take().unwrap()).lines() {
         let entry: Value = serde_json::from_str(&line.unwrap()).unwrap();
@@ -219,13 +219,13 @@ fn daemon_serves_its_config_file_and_ends_cleanly_on_sigterm() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let file = folder.path().join("conductor.toml");
-    std::fs::write(&file, format!("data_dir = {:?}\nnode_timeout_seconds = 3", data)).unwrap();
+    std::fs::write(&file, format!("data = {:?}\nnode_timeout_seconds = 3", data)).unwrap();
     let (mut child, address) = daemon(&["--config", file.to_str().unwrap()]);
     let status = command().args(["--api", &address, "status"]).output().unwrap();
     assert!(status.status.success(), "{}", text(&status.stderr));
     assert!(data.join("conductor.sqlite").exists());
 
-    let second = serve(&["--data-dir", data.to_str().unwrap(), "--api-listen", "127.0.0.1:0"]);
+    let second = serve(&["--data", data.to_str().unwrap(), "--api", "127.0.0.1:0"]);
     assert_eq!(second.status.code(), Some(1));
     let holder = format!("(pid {})", child.0.id());
     contains_all(&text(&second.stderr), &["in use by another", &holder]);
@@ -233,7 +233,7 @@ fn daemon_serves_its_config_file_and_ends_cleanly_on_sigterm() {
     let pid = child.0.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     assert!(child.0.wait().unwrap().success());
-    let (_child, _) = daemon(&["--data-dir", data.to_str().unwrap()]);
+    let (_child, _) = daemon(&["--data", data.to_str().unwrap()]);
 }
 
 #[test]
@@ -241,9 +241,9 @@ fn wrong_config_key_is_named_with_the_near_one() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("conductor.toml");
     for (content, parts) in [
-        ("data_dri = '/x'", &["`data_dri`", "did you mean `data_dir`?", "conductor.toml"][..]),
-        ("api_listen = 'here'", &["api_listen", "conductor.toml"]),
-        ("data_dir", &["conductor.toml"]),
+        ("dtaa = '/x'", &["`dtaa`", "did you mean `data`?", "conductor.toml"][..]),
+        ("api = 'here'", &["api", "conductor.toml"]),
+        ("data", &["conductor.toml"]),
     ] {
         std::fs::write(&file, content).unwrap();
         let output = serve(&["--config", file.to_str().unwrap()]);
@@ -261,7 +261,7 @@ fn port_in_use_is_a_clear_error() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let data = folder.path().to_str().unwrap();
-    let output = serve(&["--data-dir", data, "--api-listen", &address]);
+    let output = serve(&["--data", data, "--api", &address]);
     assert_eq!(output.status.code(), Some(1));
-    contains_all(&text(&output.stderr), &[&address, "in use", "--api-listen"]);
+    contains_all(&text(&output.stderr), &[&address, "in use", "--api"]);
 }

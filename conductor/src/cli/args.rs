@@ -1,7 +1,6 @@
 //! What can be typed.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use conductor::api::DEFAULT_URL;
 use conductor::size::parse_size;
 
 use super::settings::ServeArguments;
@@ -10,16 +9,15 @@ use super::settings::ServeArguments;
 #[derive(Debug, Parser)]
 #[command(name = "conductor", version, about, propagate_version = true)]
 pub(super) struct Arguments {
-    /// Where the conductor's API is.
+    /// Where the conductor's API is; `serve` listens there, on IP:PORT [default: 127.0.0.1:49180]
     #[arg(
         long,
         overrides_with = "api",
         env = "CONDUCTOR_API",
-        default_value = DEFAULT_URL,
         global = true,
-        value_name = "URL"
+        value_name = "URL|IP:PORT"
     )]
-    pub(super) api: String,
+    pub(super) api: Option<String>,
     /// How to print answers.
     #[arg(long, value_enum, default_value_t = Output::Table, global = true)]
     pub(super) output: Output,
@@ -38,6 +36,15 @@ pub(super) enum Output {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    #[command(flatten)]
+    Ask(Question),
+    /// Run the conductor.
+    Serve(ServeArguments),
+}
+
+/// What a conductor that runs is asked.
+#[derive(Debug, Subcommand)]
+pub(super) enum Question {
     /// Thin volumes.
     #[command(subcommand)]
     Volume(VolumeCommand),
@@ -75,8 +82,6 @@ pub(super) enum Command {
     },
     /// The cluster on one page.
     Status,
-    /// Run the conductor.
-    Serve(ServeArguments),
 }
 
 #[derive(Debug, Subcommand)]

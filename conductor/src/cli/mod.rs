@@ -16,8 +16,9 @@ mod volume;
 use std::process::ExitCode;
 
 use clap::Parser;
+use conductor::api::DEFAULT_URL;
 
-use args::{Arguments, Command};
+use args::{Arguments, Command, Question};
 use client::Client;
 use failure::Failure;
 use output::Printer;
@@ -36,28 +37,29 @@ pub(crate) fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<(), Failure> {
     let Arguments { api, output, command } = arguments;
-    if let Command::Serve(serve) = command {
-        return serve::run(serve);
-    }
+    let question = match command {
+        Command::Serve(serve) => return serve::run(serve, api),
+        Command::Ask(question) => question,
+    };
+    let api = api.as_deref().unwrap_or(DEFAULT_URL);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(Failure::other("cannot start"))?;
     runtime.block_on(async {
-        let client = Client::new(&api)?;
-        ask(&client, &Printer::new(output), command).await
+        let client = Client::new(api)?;
+        ask(&client, &Printer::new(output), question).await
     })
 }
 
-async fn ask(client: &Client, printer: &Printer, command: Command) -> Result<(), Failure> {
-    match command {
-        Command::Volume(command) => volume::run(client, printer, command).await,
-        Command::Subsystem(command) => subsystem::run(client, printer, command).await,
-        Command::Namespace(command) => namespace::run(client, printer, command).await,
-        Command::Host(command) => host::run(client, printer, command).await,
-        Command::ConnectInfo { nqn, host } => host::connect_info(client, printer, nqn, host).await,
-        Command::Node(command) => cluster::nodes(client, printer, command).await,
-        Command::Disk(command) => cluster::disks(client, printer, command).await,
-        Command::Events { follow, limit } => cluster::events(client, printer, follow, limit).await,
-        Command::Status => cluster::status(client, printer).await,
-        Command::Serve(serve) => serve::run(serve),
+async fn ask(client: &Client, printer: &Printer, question: Question) -> Result<(), Failure> {
+    match question {
+        Question::Volume(command) => volume::run(client, printer, command).await,
+        Question::Subsystem(command) => subsystem::run(client, printer, command).await,
+        Question::Namespace(command) => namespace::run(client, printer, command).await,
+        Question::Host(command) => host::run(client, printer, command).await,
+        Question::ConnectInfo { nqn, host } => host::connect_info(client, printer, nqn, host).await,
+        Question::Node(command) => cluster::nodes(client, printer, command).await,
+        Question::Disk(command) => cluster::disks(client, printer, command).await,
+        Question::Events { follow, limit } => cluster::events(client, printer, follow, limit).await,
+        Question::Status => cluster::status(client, printer).await,
     }
 }

@@ -9,9 +9,9 @@ use tracing_subscriber::EnvFilter;
 use super::failure::Failure;
 use super::settings::{InForce, LogFormat, ServeArguments};
 
-/// Serves until SIGTERM or SIGINT.
-pub(super) fn run(arguments: ServeArguments) -> Result<(), Failure> {
-    let settings = arguments.in_force()?;
+/// Serves until SIGTERM or SIGINT; `api` is the program's `--api`.
+pub(super) fn run(arguments: ServeArguments, api: Option<String>) -> Result<(), Failure> {
+    let settings = arguments.in_force(api.as_deref())?;
     start_log(&settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(Failure::other("cannot start"))?;
@@ -41,7 +41,7 @@ fn start_log(settings: &InForce) -> Result<(), Failure> {
     let log = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false);
     let log = log.with_writer(std::io::stderr);
     let started = match settings.log_format {
-        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogFormat::Human => log.with_ansi(std::io::stderr().is_terminal()).try_init(),
         LogFormat::Json => log.json().try_init(),
     };
     started.map_err(Failure::other("cannot start the log"))

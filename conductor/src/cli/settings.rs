@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::failure::Failure;
 
-const DEFAULT_DATA_DIR: &str = "/var/lib/conductor";
+const DEFAULT_DATA: &str = "/var/lib/conductor";
 
 /// Each setting is a flag, an environment variable CONDUCTOR_..., and a key of the file.
 #[derive(Debug, Args)]
@@ -29,12 +29,12 @@ pub(super) struct ServeArguments {
 #[serde(deny_unknown_fields)]
 struct Settings {
     /// Folder of the database [default: /var/lib/conductor]
-    #[arg(long, env = "CONDUCTOR_DATA_DIR", value_name = "DIR")]
-    data_dir: Option<PathBuf>,
-    /// Address of the API, without tokens or TLS: keep it on loopback or a trusted network
-    /// [default: 127.0.0.1:49180]
-    #[arg(long, env = "CONDUCTOR_API_LISTEN", value_name = "IP:PORT")]
-    api_listen: Option<SocketAddr>,
+    #[arg(long, env = "CONDUCTOR_DATA", value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Address of the API, without tokens or TLS: keep it on loopback or a trusted network. Its
+    /// flag is the `--api` of the whole program.
+    #[arg(skip)]
+    api: Option<SocketAddr>,
     /// A node that did not report for this long is down [default: 10]
     #[arg(long, env = "CONDUCTOR_NODE_TIMEOUT_SECONDS", value_name = "SECONDS")]
     node_timeout_seconds: Option<u16>,
@@ -44,21 +44,21 @@ struct Settings {
     /// What to log, such as `info` or `conductor=debug` [default: info]
     #[arg(long, env = "CONDUCTOR_LOG", value_name = "FILTER")]
     log: Option<String>,
-    /// How to log [default: text]
+    /// How to log [default: human]
     #[arg(long, env = "CONDUCTOR_LOG_FORMAT", value_enum)]
     log_format: Option<LogFormat>,
 }
 
 /// The keys, for suggestions; a test holds them against the fields.
 const KEYS: [&str; 6] =
-    ["data_dir", "api_listen", "node_timeout_seconds", "apply_wait_seconds", "log", "log_format"];
+    ["data", "api", "node_timeout_seconds", "apply_wait_seconds", "log", "log_format"];
 
 /// How to log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum LogFormat {
     /// For people.
-    Text,
+    Human,
     /// One object a line.
     Json,
 }
@@ -72,21 +72,22 @@ pub(super) struct InForce {
 }
 
 impl ServeArguments {
-    /// Reads the file, if there is one, and puts everything together.
-    pub(super) fn in_force(self) -> Result<InForce, Failure> {
+    /// Reads the file, if there is one, and puts everything together; `api` is the program's flag.
+    pub(super) fn in_force(self, api: Option<&str>) -> Result<InForce, Failure> {
+        let api = api.map(listen_address).transpose().map_err(Failure::Usage)?;
         let file = match &self.config {
             Some(path) => read(path).map_err(Failure::Usage)?,
             None => Settings::default(),
         };
-        self.settings.or(file).in_force().map_err(Failure::Usage)
+        Settings { api, ..self.settings }.or(file).in_force().map_err(Failure::Usage)
     }
 }
 
 impl Settings {
     fn or(self, file: Self) -> Self {
         Self {
-            data_dir: self.data_dir.or(file.data_dir),
-            api_listen: self.api_listen.or(file.api_listen),
+            data: self.data.or(file.data),
+            api: self.api.or(file.api),
             node_timeout_seconds: self.node_timeout_seconds.or(file.node_timeout_seconds),
             apply_wait_seconds: self.apply_wait_seconds.or(file.apply_wait_seconds),
             log: self.log.or(file.log),
@@ -95,12 +96,12 @@ impl Settings {
     }
 
     fn in_force(self) -> Result<InForce, String> {
-        let listen = match self.api_listen {
+        let listen = match self.api {
             Some(listen) => listen,
             None => DEFAULT_LISTEN.parse().map_err(|error| format!("{DEFAULT_LISTEN}: {error}"))?,
         };
-        let data_dir = self.data_dir.unwrap_or_else(|| DEFAULT_DATA_DIR.into());
-        let mut conductor = ConductorConfig::new(data_dir, listen);
+        let data = self.data.unwrap_or_else(|| DEFAULT_DATA.into());
+        let mut conductor = ConductorConfig::new(data, listen);
         match self.node_timeout_seconds {
             Some(0) => return Err("node_timeout_seconds must be at least 1".to_owned()),
             Some(seconds) => conductor.node_timeout = Duration::from_secs(seconds.into()),
@@ -112,9 +113,17 @@ impl Settings {
         Ok(InForce {
             conductor,
             log: self.log.unwrap_or_else(|| "info".to_owned()),
-            log_format: self.log_format.unwrap_or(LogFormat::Text),
+            log_format: self.log_format.unwrap_or(LogFormat::Human),
         })
     }
+}
+
+/// The address of what may be written as a URL, so that one `--api` serves both ends.
+fn listen_address(api: &str) -> Result<SocketAddr, String> {
+    let address = api.strip_prefix("http://").unwrap_or(api).trim_end_matches('/');
+    address.parse().map_err(|_| {
+        format!("`--api {api}` cannot be listened on: write IP:PORT, such as {DEFAULT_LISTEN}")
+    })
 }
 
 fn read(path: &Path) -> Result<Settings, String> {
@@ -142,7 +151,7 @@ mod tests {
 
     #[test]
     fn every_key_can_be_set_and_all_are_known() {
-        let text = "data_dir = '/x'\napi_listen = '127.0.0.1:1'\nnode_timeout_seconds = 3\n\
+        let text = "data = '/x'\napi = '127.0.0.1:1'\nnode_timeout_seconds = 3\n\
                     apply_wait_seconds = 4\nlog = 'debug'\nlog_format = 'json'";
         assert_eq!(text.lines().count(), KEYS.len());
         let settings = parse(text).unwrap().in_force().unwrap();
@@ -154,18 +163,28 @@ mod tests {
 
     #[test]
     fn mistyped_key_is_named_with_the_one_that_was_meant() {
-        let error = parse("api_lisen = '127.0.0.1:1'").unwrap_err();
-        assert!(error.contains("`api_lisen`") && error.contains("`api_listen`"), "{error}");
+        let error = parse("appi = '127.0.0.1:1'").unwrap_err();
+        assert!(error.contains("`appi`") && error.contains("`api`"), "{error}");
         let error = parse("colour = 'red'").unwrap_err();
-        assert!(error.contains("data_dir, api_listen"), "{error}");
-        assert!(parse("api_listen = 'here'").unwrap_err().contains("api_listen"));
+        assert!(error.contains("data, api"), "{error}");
+        assert!(parse("api = 'here'").unwrap_err().contains("api"));
+    }
+
+    #[test]
+    fn the_api_is_listened_on_where_clients_look_for_it() {
+        for api in ["127.0.0.1:7", "http://127.0.0.1:7", "http://127.0.0.1:7/"] {
+            assert_eq!(listen_address(api), Ok(SocketAddr::from(([127, 0, 0, 1], 7))), "{api}");
+        }
+        for api in ["http://conductor.example:7", "127.0.0.1", "https://127.0.0.1:7", ""] {
+            assert!(listen_address(api).unwrap_err().contains("IP:PORT"), "{api}");
+        }
     }
 
     #[test]
     fn flags_win_over_the_file() {
-        let flags = parse("data_dir = '/flag'").unwrap();
-        let both = flags.or(parse("data_dir = '/file'\nlog = 'warn'").unwrap());
-        assert_eq!(both.data_dir.as_deref(), Some(Path::new("/flag")));
+        let flags = parse("data = '/flag'").unwrap();
+        let both = flags.or(parse("data = '/file'\nlog = 'warn'").unwrap());
+        assert_eq!(both.data.as_deref(), Some(Path::new("/flag")));
         assert_eq!(both.log.as_deref(), Some("warn"));
         assert!(parse("node_timeout_seconds = 0").unwrap().in_force().is_err());
     }

@@ -70,7 +70,7 @@ pub enum StartError {
     Read(#[from] DbError),
     /// The API's address could not be taken.
     #[error(
-        "cannot serve the API on {address}: {source}. Choose another address (--api-listen), or stop what uses it"
+        "cannot serve the API on {address}: {source}. Choose another address (--api), or stop what uses it"
     )]
     Listen {
         /// The address.
