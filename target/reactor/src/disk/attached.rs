@@ -1,6 +1,7 @@
 //! A disk as one ring knows it: the open file, and its place among the ring's registered files.
 //! Every operation under way holds one, so the file stays open until the kernel is done with it.
 
+use std::cell::Cell;
 use std::os::fd::AsRawFd;
 
 use io_uring::{squeue, types};
@@ -14,12 +15,27 @@ pub(crate) struct AttachedFile {
     ring: Ring,
     file: DiskFile,
     registered: Option<u32>,
+    durable_writes: Cell<u32>,
+}
+
+/// One durable write under way, counted until it is dropped.
+pub(super) struct DurableWrite<'a>(&'a Cell<u32>);
+
+impl Drop for DurableWrite<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
 }
 
 impl AttachedFile {
     pub(super) fn new(ring: &Ring, file: &DiskFile) -> AttachedFile {
         let registered = ring.register_file(file.fd().as_raw_fd());
-        AttachedFile { ring: ring.clone(), file: file.clone(), registered }
+        AttachedFile {
+            ring: ring.clone(),
+            file: file.clone(),
+            registered,
+            durable_writes: Cell::new(0),
+        }
     }
 
     pub(super) fn ring(&self) -> &Ring {
@@ -28,6 +44,13 @@ impl AttachedFile {
 
     pub(super) fn file(&self) -> &DiskFile {
         &self.file
+    }
+
+    /// Counts one more durable write of this reactor; how many there are now, with it.
+    pub(super) fn begin_durable_write(&self) -> (u32, DurableWrite<'_>) {
+        let count = self.durable_writes.get() + 1;
+        self.durable_writes.set(count);
+        (count, DurableWrite(&self.durable_writes))
     }
 
     /// How an operation names this file.

@@ -14,7 +14,8 @@ pub enum Durability {
     /// Each write says that it must be durable (`RWF_DSYNC`), which the device does by itself
     /// (FUA), or the kernel does for file-system metadata.
     EachWrite,
-    /// Plain writes, and one sync for all that completed before it.
+    /// Plain writes, and one sync for all that completed before it; when many are under way, the later ones say each
+    /// that they must be durable, and the kernel flushes for them.
     SharedSync,
 }
 

@@ -13,6 +13,12 @@ use crate::memory::{ZEROS_BYTES, zeros};
 use crate::reactor::Local;
 use crate::ring::{Payload, Ring};
 
+/// Durable writes of one reactor that share syncs; further ones bring their own flush. A few writes are quicker with a
+/// shared sync, as the kernel then waits for one flush instead of working off one after the other. With many the kernel
+/// merges the flushes of the writes by itself, and the wait for the next shared sync is saved: twice as many writes at
+/// depth 32 on the disk that this was measured on.
+const SHARING_WRITES: u32 = 8;
+
 /// A disk on one reactor. Clones are handles to the same one.
 ///
 /// Offsets and lengths are multiples of 4096. Dropping a future neither cancels nor completes
@@ -109,6 +115,10 @@ impl RingDisk {
             Durability::WriteThrough => self.write_flagged(offset, data, 0).await,
             Durability::EachWrite => self.write_flagged(offset, data, libc::RWF_DSYNC).await,
             Durability::SharedSync => {
+                let (count, _guard) = self.file.begin_durable_write();
+                if count > SHARING_WRITES {
+                    return self.write_flagged(offset, data, libc::RWF_DSYNC).await;
+                }
                 self.write_flagged(offset, data, 0).await?;
                 self.sync().await
             }
