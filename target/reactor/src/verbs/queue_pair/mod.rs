@@ -171,12 +171,13 @@ impl QueuePair {
         self.core.queue(Work { tag, task });
     }
 
-    /// Hands everything queued to the device with one call; makes none when nothing is queued.
+    /// Hands everything queued to the device with one call; makes none when nothing is queued. True
+    /// when there was something.
     ///
     /// # Errors
     /// When the device does not take it. Then the queue pair has failed, which the next event
     /// says too.
-    pub fn flush(&self) -> io::Result<()> {
+    pub fn flush(&self) -> io::Result<bool> {
         self.core.post(&self.device.inner)
     }
 

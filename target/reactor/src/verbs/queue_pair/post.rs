@@ -70,7 +70,8 @@ impl Chain {
 
 impl PairCore {
     /// Hands over as much of what is queued as the send queue and the initiator depth allow.
-    pub(in crate::verbs) fn post(&self, device: &DeviceInner) -> io::Result<()> {
+    /// True when it handed over anything.
+    pub(in crate::verbs) fn post(&self, device: &DeviceInner) -> io::Result<bool> {
         let result = self.try_post(device);
         if result.is_err() {
             self.carry_out_sentence();
@@ -78,20 +79,21 @@ impl PairCore {
         result
     }
 
-    fn try_post(&self, device: &DeviceInner) -> io::Result<()> {
+    fn try_post(&self, device: &DeviceInner) -> io::Result<bool> {
         let works = &mut *self.works.borrow_mut();
         if !works.has_queued() {
-            return Ok(());
+            return Ok(false);
         }
         let chain = &mut *device.chain.borrow_mut();
         chain.clear();
         let built = self.build(device, works, chain);
-        let handed_over = if chain.requests.is_empty() { Ok(()) } else { self.ring(works, chain) };
-        if !chain.requests.is_empty() {
+        let any = !chain.requests.is_empty();
+        let handed_over = if any { self.ring(works, chain) } else { Ok(()) };
+        if any {
             device.count_doorbell();
         }
         match (built, handed_over) {
-            (Ok(()), Ok(())) => Ok(()),
+            (Ok(()), Ok(())) => Ok(any),
             (Err(error), Ok(())) => {
                 works.condemn(error);
                 Err(io::Error::other(error))
