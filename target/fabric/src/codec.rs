@@ -21,6 +21,7 @@ mod target;
 mod tests;
 mod violation;
 
+pub(crate) use commands::AdmitError;
 pub use commands::{CommandData, Commands, Transfer};
 pub use digest::{Digests, crc32c};
 pub(crate) use host::SLOT_MASK;

@@ -5,16 +5,19 @@
 
 mod connect;
 mod controller;
-mod core;
 mod discovery;
-mod driver;
+mod endpoint;
 mod error;
 mod options;
 mod queue;
+mod rdma;
+mod table;
+mod tcp;
 
 pub use connect::ConnectRequest;
 pub use controller::{ControllerOptions, HostController};
 pub use discovery::{DiscoveryLog, read_discovery_log};
+pub use endpoint::Endpoint;
 pub use error::HostError;
 pub use options::HostOptions;
 pub use queue::{HostCounters, HostData, HostQueue};

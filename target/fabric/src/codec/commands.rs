@@ -38,7 +38,7 @@ impl Transfer {
 
 /// Why a capsule cannot be admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum AdmitError {
+pub(crate) enum AdmitError {
     TooMany,
     Duplicate,
 }
@@ -51,6 +51,8 @@ struct Slot {
     /// Next slot in the same bucket.
     chain: u16,
     busy: bool,
+    /// The host has, or is about to have, the response: the command id is its own again.
+    answered: bool,
     data: CommandData,
     transfer: Option<Transfer>,
 }
@@ -58,6 +60,8 @@ struct Slot {
 /// Table of outstanding commands.
 pub struct Commands {
     limit: usize,
+    /// Busy slots whose command is answered.
+    answered: usize,
     slots: Vec<Slot>,
     free: Vec<u16>,
     /// First slot of each chain; the length is a power of two.
@@ -72,6 +76,7 @@ impl Commands {
     pub fn new(limit: usize) -> Commands {
         let mut commands = Commands {
             limit: 0,
+            answered: 0,
             slots: Vec::new(),
             free: Vec::new(),
             buckets: Vec::new(),
@@ -87,13 +92,13 @@ impl Commands {
         self.limit = limit.clamp(self.limit, usize::from(NONE) - 1);
         self.buckets = vec![NONE; self.limit.next_power_of_two()];
         for index in 0..self.slots.len() {
-            if self.slots[index].busy {
+            if self.slots[index].busy && !self.slots[index].answered {
                 self.link(index);
             }
         }
     }
 
-    /// Commands outstanding now.
+    /// Slots taken now.
     #[must_use]
     pub fn outstanding(&self) -> usize {
         self.slots.len() - self.free.len()
@@ -111,15 +116,16 @@ impl Commands {
         self.open_bytes
     }
 
-    /// CONFORMANCE T-27, T-78.
-    pub(super) fn admit(&mut self, cid: u16, data: CommandData) -> Result<u16, AdmitError> {
-        if self.outstanding() >= self.limit {
+    /// CONFORMANCE T-27, T-78. Slots whose answer is on its way are bounded by as many again.
+    pub(crate) fn admit(&mut self, cid: u16, data: CommandData) -> Result<u16, AdmitError> {
+        let busy = self.outstanding();
+        if busy - self.answered >= self.limit || busy >= 2 * self.limit {
             return Err(AdmitError::TooMany);
         }
         if self.find(cid).is_some() {
             return Err(AdmitError::Duplicate);
         }
-        let slot = Slot { cid, chain: NONE, busy: true, data, transfer: None };
+        let slot = Slot { cid, chain: NONE, busy: true, answered: false, data, transfer: None };
         let index = match self.free.pop() {
             Some(index) => {
                 self.slots[usize::from(index)] = slot;
@@ -134,13 +140,28 @@ impl Commands {
         Ok(index)
     }
 
+    /// Gives a command id back to the host, which has its response before the sender of that response hears so.
+    /// The slot stays taken until [`Commands::release`].
+    pub fn answered(&mut self, slot: u16) {
+        let index = usize::from(slot);
+        if self.slots.get(index).is_some_and(|found| found.busy && !found.answered) {
+            self.unlink(slot);
+            self.slots[index].answered = true;
+            self.answered += 1;
+        }
+    }
+
     /// Forgets a command whose completion has left; its slot and its command id are free again.
     pub fn release(&mut self, slot: u16) {
         let index = usize::from(slot);
-        if !self.slots.get(index).is_some_and(|found| found.busy) {
+        let Some(before) = self.slots.get(index).copied().filter(|found| found.busy) else {
             return;
+        };
+        if before.answered {
+            self.answered -= 1;
+        } else {
+            self.unlink(slot);
         }
-        self.unlink(slot);
         let found = &mut self.slots[index];
         if let Some(transfer) = found.transfer.take().filter(|transfer| !transfer.is_complete()) {
             self.open_transfers -= 1;
@@ -207,7 +228,7 @@ impl Commands {
     }
 
     /// Counts a piece of a transfer as received; true when it was the last one.
-    pub(super) fn advance(&mut self, slot: u16, length: u32, damaged: bool) -> bool {
+    pub(crate) fn advance(&mut self, slot: u16, length: u32, damaged: bool) -> bool {
         let Some(transfer) =
             self.slots.get_mut(usize::from(slot)).and_then(|found| found.transfer.as_mut())
         else {

@@ -1,25 +1,12 @@
-//! Opening a queue pair: TCP, ICReq, then the Connect command (CONFORMANCE 3.1).
-
-use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
-use std::rc::Rc;
+//! The Connect command, which makes a queue pair a queue of a controller (CONFORMANCE 3.1).
 
 use afs_nvme::command::Connect;
 use afs_nvme::fabrics::ConnectData;
 use afs_nvme::{ControllerId, HostId, Nqn};
-use afs_reactor::Local;
-use tokio::net::TcpStream;
-use tokio::sync::{Notify, Semaphore};
 use zerocopy::IntoBytes;
 
-use super::core::Core;
-use super::driver::{Driver, handle};
 use super::error::HostError;
-use super::options::HostOptions;
-use super::queue::{HostData, HostQueue, Shared};
-use crate::area::ReceiveArea;
-use crate::codec::encode::Encoder;
-use crate::codec::{HostCodec, HostEvent};
+use super::queue::{HostData, HostQueue};
 
 /// Who connects a queue, and to what.
 #[derive(Clone, Debug)]
@@ -65,75 +52,4 @@ impl HostQueue {
         let [low, high, ..] = cqe.dw0().to_le_bytes();
         Ok(ControllerId(u16::from_le_bytes([low, high])))
     }
-}
-
-/// Opens the connection, shakes hands and starts the driver.
-pub(super) async fn open(
-    address: SocketAddr,
-    local: &Local,
-    options: HostOptions,
-) -> Result<HostQueue, HostError> {
-    if !(2..=1024).contains(&options.entries) || options.hpda > 31 {
-        return Err(HostError::Argument("a queue has 2 to 1024 entries, HPDA is 0 to 31"));
-    }
-    let handshake = shake_hands(address, local, &options);
-    let driver = tokio::time::timeout(options.connect_timeout, handshake)
-        .await
-        .map_err(|_| HostError::Timeout("opening the connection"))??;
-    let shared = Rc::clone(&driver.shared);
-    drop(local.spawn_local(driver.run()));
-    Ok(HostQueue::new(shared, options, local.clone()))
-}
-
-async fn shake_hands(
-    address: SocketAddr,
-    local: &Local,
-    options: &HostOptions,
-) -> Result<Driver, HostError> {
-    let socket = |error: std::io::Error| HostError::from(&error);
-    let stream = TcpStream::connect(address).await.map_err(socket)?;
-    stream.set_nodelay(true).map_err(socket)?;
-    let mut request = Vec::with_capacity(128);
-    Encoder::ic_request(&mut request, options.digests, options.hpda);
-    let mut left = request.as_slice();
-    while !left.is_empty() {
-        stream.writable().await.map_err(socket)?;
-        match stream.try_write(left) {
-            Ok(count) => left = left.get(count..).unwrap_or_default(),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(socket(error)),
-        }
-    }
-    let mut codec = HostCodec::new(options.digests, options.hpda);
-    let mut area = ReceiveArea::new(options.receive_bytes.max(64 << 10));
-    let event = loop {
-        let (consumed, event) = codec.next(area.unread()).map_err(HostError::Violation)?;
-        match event {
-            HostEvent::Need(_) => {}
-            HostEvent::Terminated { fes, fei } => return Err(HostError::Terminated { fes, fei }),
-            event => {
-                area.consume(consumed);
-                break event;
-            }
-        }
-        stream.readable().await.map_err(socket)?;
-        match stream.try_read(area.spare(usize::MAX)) {
-            Ok(0) => return Err(HostError::Closed),
-            Ok(count) => area.received(count),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(socket(error)),
-        }
-    };
-    let encoder = Encoder { digests: options.digests, alignment: 4 };
-    let mut core = Core::new(codec, encoder, options.in_capsule_bytes);
-    handle(&mut core, &event)?;
-    let shared = Rc::new(Shared {
-        core: RefCell::new(core),
-        permits: Semaphore::new(usize::from(options.entries) - 1),
-        ended: Notify::new(),
-        driver: RefCell::new(None),
-        ending: Cell::new(false),
-        peer: address,
-    });
-    Ok(Driver { stream, area, shared, local: local.clone() })
 }

@@ -1,6 +1,5 @@
 //! A controller, from its admin queue: enable it, ask it, open I/O queues on it, shut it down.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use afs_nvme::command::{AdminCommand, FabricsCommand};
@@ -14,6 +13,7 @@ use afs_reactor::{BufferMut, Local};
 use zerocopy::FromBytes;
 
 use super::connect::ConnectRequest;
+use super::endpoint::Endpoint;
 use super::error::HostError;
 use super::options::HostOptions;
 use super::queue::{HostData, HostQueue};
@@ -53,7 +53,7 @@ impl ControllerOptions {
 /// A connected and enabled controller. Dropping it closes its admin queue, which ends the association.
 pub struct HostController {
     admin: HostQueue,
-    address: SocketAddr,
+    endpoint: Endpoint,
     options: ControllerOptions,
     id: ControllerId,
     keep_alive: Option<tokio::task::JoinHandle<()>>,
@@ -73,14 +73,15 @@ impl HostController {
     /// # Errors
     /// [`HostError::Status`] when the controller refuses, [`HostError::Unusable`] when it does not get ready.
     pub async fn connect(
-        address: SocketAddr,
+        endpoint: impl Into<Endpoint>,
         local: &Local,
         options: ControllerOptions,
     ) -> Result<HostController, HostError> {
         let admin_options = HostOptions { entries: options.admin_entries, ..options.queue.clone() };
-        let admin = HostQueue::connect_tcp(address, local, admin_options).await?;
+        let endpoint = endpoint.into();
+        let admin = HostQueue::open(&endpoint, local, admin_options, (0, None)).await?;
         let id = admin.connect(&request(&options, 0, ControllerId::DYNAMIC)).await?;
-        let mut controller = HostController { admin, address, options, id, keep_alive: None };
+        let mut controller = HostController { admin, endpoint, options, id, keep_alive: None };
         controller.enable().await?;
         controller.start_keep_alive();
         if !controller.options.subsystem.is_discovery() {
@@ -244,9 +245,10 @@ impl HostController {
     /// Opens one I/O queue on `local`. How many there may be is settled by [`HostController::io_queues`].
     ///
     /// # Errors
-    /// See [`HostQueue::connect_tcp`] and [`HostQueue::connect`].
+    /// See [`HostQueue::open`] and [`HostQueue::connect`].
     pub async fn io_queue(&self, qid: u16, local: &Local) -> Result<HostQueue, HostError> {
-        let queue = HostQueue::connect_tcp(self.address, local, self.options.queue.clone()).await?;
+        let options = self.options.queue.clone();
+        let queue = HostQueue::open(&self.endpoint, local, options, (qid, Some(self.id))).await?;
         queue.connect(&request(&self.options, qid, self.id)).await?;
         Ok(queue)
     }

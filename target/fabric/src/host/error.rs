@@ -3,6 +3,8 @@
 use std::io;
 
 use afs_nvme::Status;
+use afs_nvme::rdma::RejectStatus;
+use afs_reactor::verbs::WorkError;
 
 use crate::codec::Violation;
 
@@ -26,6 +28,20 @@ pub enum HostError {
         /// Its FEI.
         fei: u32,
     },
+    /// The controller rejected the RDMA connection.
+    #[error("the controller rejected the connection: {0}")]
+    Rejected(RejectStatus),
+    /// The RDMA connection manager could not make the connection; its reason.
+    #[error("the RDMA connection failed: {what} ({reason})")]
+    Unreachable {
+        /// What did not work.
+        what: &'static str,
+        /// An error number, or a reject reason of the connection manager.
+        reason: i32,
+    },
+    /// A work request of the RDMA queue pair failed.
+    #[error("RDMA failed: {0}")]
+    Work(WorkError),
     /// The command failed.
     #[error("command failed: {status}")]
     Status {

@@ -2,24 +2,26 @@
 
 use std::time::Duration;
 
+use super::error::HostError;
 use crate::codec::Digests;
 
 /// Options of one queue pair.
 #[derive(Clone, Debug)]
 pub struct HostOptions {
-    /// Digests to ask for.
+    /// Digests to ask for; TCP only.
     pub digests: Digests,
-    /// HPDA, 0 to 31: data for us begins at a multiple of `(hpda + 1) * 4`.
+    /// TCP only: HPDA, 0 to 31: data for us begins at a multiple of `(hpda + 1) * 4`.
     pub hpda: u8,
     /// Entries of the queue, 2 to 1024; one less may be outstanding.
     pub entries: u16,
     /// Give up SQ flow control, so that reads may end with the SUCCESS flag (CONFORMANCE T-44).
     pub disable_flow_control: bool,
-    /// Longest in-capsule data of I/O commands, from the controller's IOCCSZ; 0 sends all data by R2T.
+    /// Longest in-capsule data of I/O commands, from the controller's IOCCSZ; 0 sends all data by R2T
+    /// or RDMA READ.
     pub in_capsule_bytes: u32,
-    /// Bytes received with one call.
+    /// Bytes received with one call; TCP only.
     pub receive_bytes: usize,
-    /// Time for the TCP connection and the ICReq handshake together.
+    /// Time for the connection and the transport's handshake together.
     pub connect_timeout: Duration,
 }
 
@@ -34,5 +36,16 @@ impl Default for HostOptions {
             receive_bytes: 128 << 10,
             connect_timeout: Duration::from_secs(10),
         }
+    }
+}
+
+impl HostOptions {
+    /// # Errors
+    /// [`HostError::Argument`] for what no queue pair can have.
+    pub(super) fn check(&self) -> Result<(), HostError> {
+        if (2..=1024).contains(&self.entries) && self.hpda <= 31 {
+            return Ok(());
+        }
+        Err(HostError::Argument("a queue has 2 to 1024 entries, HPDA is 0 to 31"))
     }
 }

@@ -7,14 +7,16 @@ use std::rc::Rc;
 use std::task::Waker;
 
 use afs_nvme::command::{IoCommand, Rw};
-use afs_nvme::{Cqe, Sqe};
+use afs_nvme::{ControllerId, Cqe, Sqe};
 use afs_reactor::{Buffer, BufferMut, Local};
 use tokio::sync::{Notify, Semaphore};
 
-use super::connect;
-use super::core::Core;
+use super::endpoint::Endpoint;
 use super::error::HostError;
 use super::options::HostOptions;
+use super::rdma::{self, RdmaLink};
+use super::table::Table;
+use super::tcp::{self, TcpLink};
 
 /// Bytes of a logical block of the namespaces that the helpers read and write.
 const BLOCK_BYTES: usize = 4096;
@@ -45,15 +47,22 @@ impl HostData {
 pub struct HostCounters {
     /// Commands submitted.
     pub commands: u64,
-    /// Receive calls to the kernel.
+    /// Receive calls to the kernel; none over RDMA.
     pub receive_calls: u64,
-    /// Send calls to the kernel.
+    /// Send calls to the kernel, or doorbells of an RDMA device.
     pub send_calls: u64,
+}
+
+/// What carries the commands.
+pub(super) enum Link {
+    Tcp(Rc<RefCell<TcpLink>>),
+    Rdma(Rc<RdmaLink>),
 }
 
 /// What the handles and the driver of a queue pair share.
 pub(super) struct Shared {
-    pub(super) core: RefCell<Core>,
+    pub(super) table: RefCell<Table>,
+    pub(super) link: Link,
     pub(super) permits: Semaphore,
     pub(super) ended: Notify,
     /// The driver's waker while it waits.
@@ -64,6 +73,39 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// Of a queue pair with `entries` entries, one less of which may be outstanding.
+    pub(super) fn new(table: Table, link: Link, entries: u16, peer: SocketAddr) -> Rc<Shared> {
+        Rc::new(Shared {
+            table: RefCell::new(table),
+            link,
+            permits: Semaphore::new(usize::from(entries) - 1),
+            ended: Notify::new(),
+            driver: RefCell::new(None),
+            ending: Cell::new(false),
+            peer,
+        })
+    }
+
+    /// Ends everything; no buffer of an outstanding command is in use by anybody else any more.
+    pub(super) fn close(&self, error: &HostError) {
+        self.table.borrow_mut().close(error);
+        self.permits.close();
+        self.ended.notify_waiters();
+    }
+
+    fn submit(&self, mut sqe: Sqe, data: HostData) -> Result<u16, HostError> {
+        let too_long = HostError::Argument("data of a command is limited to 4 GiB");
+        let length = u32::try_from(data.len()).map_err(|_| too_long)?;
+        let mut table = self.table.borrow_mut();
+        let (slot, cid) = table.begin()?;
+        sqe.cid.set(cid);
+        match &self.link {
+            Link::Tcp(link) => link.borrow_mut().submit(&mut table, sqe, length, data),
+            Link::Rdma(link) => link.submit(&mut table, sqe, length, data),
+        }
+        Ok(slot)
+    }
+
     pub(super) fn wake_driver(&self) {
         let driver = self.driver.borrow_mut().take();
         if let Some(waker) = driver {
@@ -101,7 +143,26 @@ impl HostQueue {
         local: &Local,
         options: HostOptions,
     ) -> Result<HostQueue, HostError> {
-        connect::open(address, local, options).await
+        tcp::open(address, local, options).await
+    }
+
+    /// Opens queue `qid` of a controller that will be joined with [`HostQueue::connect`], over whatever carries `endpoint`.
+    /// `controller` is the one to join, if it is known.
+    ///
+    /// # Errors
+    /// As [`HostQueue::connect_tcp`], or [`HostError::Rejected`].
+    pub async fn open(
+        endpoint: &Endpoint,
+        local: &Local,
+        options: HostOptions,
+        (qid, controller): (u16, Option<ControllerId>),
+    ) -> Result<HostQueue, HostError> {
+        match endpoint {
+            Endpoint::Tcp(address) => tcp::open(*address, local, options).await,
+            Endpoint::Rdma { verbs, address } => {
+                rdma::open(verbs, *address, local, options, (qid, controller)).await
+            }
+        }
     }
 
     pub(super) fn new(shared: Rc<Shared>, options: HostOptions, local: Local) -> HostQueue {
@@ -129,7 +190,7 @@ impl HostQueue {
             Ok(permit) => permit.forget(),
             Err(_) => return Err(self.closed().unwrap_or(HostError::Closed)),
         }
-        let begun = shared.core.borrow_mut().begin(sqe, data);
+        let begun = shared.submit(sqe, data);
         let slot = match begun {
             Ok(slot) => slot,
             Err(error) => {
@@ -140,7 +201,7 @@ impl HostQueue {
         shared.wake_driver();
         let mut pending = Pending { shared, slot, over: false };
         poll_fn(|cx| {
-            let outcome = shared.core.borrow_mut().poll_outcome(slot, cx.waker());
+            let outcome = shared.table.borrow_mut().poll_outcome(slot, cx.waker());
             if outcome.is_ready() {
                 pending.over = true;
                 shared.permits.add_permits(1);
@@ -202,7 +263,7 @@ impl HostQueue {
     /// Why the connection ended, if it did.
     #[must_use]
     pub fn closed(&self) -> Option<HostError> {
-        self.0.shared.core.borrow().closed.clone()
+        self.0.shared.table.borrow().closed.clone()
     }
 
     /// Waits until the connection has ended, and says why.
@@ -219,13 +280,16 @@ impl HostQueue {
     /// What the queue pair has done so far.
     #[must_use]
     pub fn counters(&self) -> HostCounters {
-        self.0.shared.core.borrow().counters
+        self.0.shared.table.borrow().counters
     }
 
-    /// MAXH2CDATA of the controller, in bytes.
+    /// MAXH2CDATA of the controller, in bytes; TCP only.
     #[must_use]
-    pub fn max_h2c_data(&self) -> u32 {
-        self.0.shared.core.borrow().max_h2c_data
+    pub fn max_h2c_data(&self) -> Option<u32> {
+        match &self.0.shared.link {
+            Link::Tcp(link) => Some(link.borrow().max_h2c_data()),
+            Link::Rdma(_) => None,
+        }
     }
 
     /// Address of the controller.
@@ -240,7 +304,7 @@ impl HostQueue {
 
     /// Says that this became an I/O queue: its in-capsule limit is that of IOCCSZ.
     pub(super) fn set_io(&self) {
-        self.0.shared.core.borrow_mut().admin = false;
+        self.0.shared.table.borrow_mut().admin = false;
     }
 }
 
@@ -253,7 +317,7 @@ struct Pending<'a> {
 
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
-        if !self.over && self.shared.core.borrow_mut().abandon(self.slot) {
+        if !self.over && self.shared.table.borrow_mut().abandon(self.slot) {
             self.shared.permits.add_permits(1);
         }
     }

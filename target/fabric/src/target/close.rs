@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::task::Waker;
 
+use afs_reactor::verbs::WorkError;
+
 use crate::codec::Violation;
 
 /// Why a queue pair ended.
@@ -34,6 +36,12 @@ pub enum CloseReason {
     NoConnect,
     /// The host stopped inside of a PDU or of a transfer, or stopped reading (CONFORMANCE T-89).
     Stalled,
+    /// A work request of the RDMA queue pair failed, such as an RDMA WRITE with a wrong key (CONFORMANCE R-20).
+    Work(WorkError),
+    /// A message was shorter than a command capsule (CONFORMANCE R-10); its length.
+    ShortCapsule(usize),
+    /// The RDMA device was removed, or lost its address (CONFORMANCE R-7).
+    DeviceGone,
     /// Too many half-open connections; the oldest made room (CONFORMANCE T-8).
     Evicted,
     /// The service asked for it; the text says why, for the log.

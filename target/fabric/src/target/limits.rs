@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use afs_reactor::MAX_BUFFER_BYTES;
+
+use super::close::MAX_SLOTS;
 use crate::codec::WireLimits;
 
 /// Limits of the queue pairs of one listener.
@@ -31,6 +34,43 @@ pub struct Limits {
     pub half_open_per_peer: usize,
     /// All connections without a successful Connect.
     pub half_open_total: usize,
+    /// What only RDMA connections have.
+    pub rdma: RdmaLimits,
+}
+
+/// Limits of RDMA queue pairs.
+#[derive(Clone, Copy, Debug)]
+pub struct RdmaLimits {
+    /// In-capsule data of I/O commands, in bytes (CONFORMANCE R-12). Each receive that waits for a capsule holds a buffer
+    /// of this size; more data is fetched by RDMA READ.
+    pub in_capsule_bytes: u32,
+    /// Receives that one reactor has posted on one device at most, for all its queue pairs together.
+    pub receives: u32,
+    /// Highest queue id that a connection request may name.
+    pub qid_max: u16,
+    /// Largest HSQSIZE of an I/O queue that a connection request may name.
+    pub sqsize_max: u16,
+}
+
+impl Default for RdmaLimits {
+    fn default() -> RdmaLimits {
+        RdmaLimits { in_capsule_bytes: 4096, receives: 2048, qid_max: 1024, sqsize_max: 1023 }
+    }
+}
+
+impl Limits {
+    /// Brings limits into the range that the rest relies on.
+    pub(super) fn sane(mut self) -> Limits {
+        let largest = u32::try_from(MAX_BUFFER_BYTES).unwrap_or(u32::MAX);
+        let wire = &mut self.wire;
+        wire.max_transfer = wire.max_transfer.clamp(4096, largest);
+        wire.max_h2c_data = wire.max_h2c_data.clamp(4096, largest) & !3;
+        wire.in_capsule_bytes = wire.in_capsule_bytes.min(32 << 10);
+        self.receive_bytes = self.receive_bytes.clamp(64 << 10, 4 << 20);
+        self.admin_extra_commands = self.admin_extra_commands.min(MAX_SLOTS / 2);
+        self.rdma.in_capsule_bytes = self.rdma.in_capsule_bytes.clamp(1024, 16 << 10);
+        self
+    }
 }
 
 impl Default for Limits {
@@ -47,6 +87,7 @@ impl Default for Limits {
             linger_timeout: Duration::from_secs(30),
             half_open_per_peer: 2048,
             half_open_total: 8192,
+            rdma: RdmaLimits::default(),
         }
     }
 }

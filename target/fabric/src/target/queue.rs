@@ -14,6 +14,32 @@ use super::close::{QueueCloser, Signals};
 use super::request::TransferError;
 use crate::codec::Digests;
 
+/// What carries a queue pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// NVMe/TCP.
+    Tcp,
+    /// NVMe/RDMA: InfiniBand, RoCE or iWARP.
+    Rdma,
+}
+
+impl Transport {
+    /// As in `tcp://` and as nvme-cli's `--transport` takes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Transport::Tcp => "tcp",
+            Transport::Rdma => "rdma",
+        }
+    }
+}
+
+impl std::fmt::Display for Transport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// What a successful Connect settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueParameters {
@@ -36,13 +62,13 @@ pub struct QueueCounters {
     pub bytes_received: u64,
     /// Bytes sent.
     pub bytes_sent: u64,
-    /// Receive calls to the kernel.
+    /// Receive calls to the kernel; none over RDMA.
     pub receive_calls: u64,
-    /// Send calls to the kernel.
+    /// Send calls to the kernel, or doorbells of an RDMA device.
     pub send_calls: u64,
-    /// R2Ts sent.
+    /// R2Ts sent, or RDMA READs.
     pub r2ts: u64,
-    /// Times that the socket was not read because the pool was empty.
+    /// Times that the socket was not read because the pool was empty; none over RDMA.
     pub pool_waits: u64,
     /// Data digests that were wrong.
     pub digest_errors: u64,
@@ -60,11 +86,26 @@ pub(super) enum TransferSlot {
     Done(Result<Buffer, TransferError>),
 }
 
+/// What is known of a connection when it begins.
+pub(super) struct Origin {
+    pub(super) transport: Transport,
+    /// The host's address, and ours.
+    pub(super) addresses: (SocketAddr, SocketAddr),
+    /// For I/O, and for admin queues.
+    pub(super) pools: (BufferPool, BufferPool),
+    pub(super) signals: Arc<Signals>,
+    pub(super) admission: Option<Admission>,
+    pub(super) stall_timeout: Duration,
+    pub(super) in_capsule_bytes: u32,
+}
+
 struct QueueState {
+    transport: Transport,
     peer: SocketAddr,
     local: SocketAddr,
     pool: BufferPool,
     admin_pool: BufferPool,
+    in_capsule_bytes: u32,
     signals: Arc<Signals>,
     admission: RefCell<Option<Admission>>,
     parameters: Cell<Option<QueueParameters>>,
@@ -77,28 +118,36 @@ struct QueueState {
 }
 
 impl Queue {
-    pub(super) fn new(
-        addresses: (SocketAddr, SocketAddr),
-        pools: (BufferPool, BufferPool),
-        signals: Arc<Signals>,
-        admission: Option<Admission>,
-        stall_timeout: Duration,
-    ) -> Queue {
+    pub(super) fn new(origin: Origin) -> Queue {
         Queue(Rc::new(QueueState {
-            peer: addresses.0,
-            local: addresses.1,
-            pool: pools.0,
-            admin_pool: pools.1,
-            signals,
-            admission: RefCell::new(admission),
+            transport: origin.transport,
+            peer: origin.addresses.0,
+            local: origin.addresses.1,
+            pool: origin.pools.0,
+            admin_pool: origin.pools.1,
+            in_capsule_bytes: origin.in_capsule_bytes,
+            signals: origin.signals,
+            admission: RefCell::new(origin.admission),
             parameters: Cell::new(None),
-            stall_timeout: Cell::new(stall_timeout),
+            stall_timeout: Cell::new(origin.stall_timeout),
             digests: Cell::default(),
             counters: Cell::default(),
             transfers: RefCell::default(),
             wanted: RefCell::default(),
             over: Cell::new(false),
         }))
+    }
+
+    /// What carries this queue pair.
+    #[must_use]
+    pub fn transport(&self) -> Transport {
+        self.0.transport
+    }
+
+    /// Longest in-capsule data of I/O commands in bytes, for IOCCSZ (CONFORMANCE T-22, R-12).
+    #[must_use]
+    pub fn in_capsule_bytes(&self) -> u32 {
+        self.0.in_capsule_bytes
     }
 
     /// To be called when a Connect succeeds, before its completion is returned. From then on the queue takes
@@ -166,6 +215,11 @@ impl Queue {
 
     pub(super) fn set_digests(&self, digests: Digests) {
         self.0.digests.set(digests);
+        self.greeted();
+    }
+
+    /// The transport's own handshake is over.
+    pub(super) fn greeted(&self) {
         if let Some(admission) = self.0.admission.borrow().as_ref() {
             admission.greeted();
         }

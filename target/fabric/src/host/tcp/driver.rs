@@ -1,17 +1,18 @@
 //! The task of a host's queue pair: sends what was submitted, receives what was answered.
 
+use std::cell::RefCell;
 use std::io::IoSliceMut;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use afs_nvme::tcp::PduType;
-use afs_nvme::{Cqe, Status};
 use afs_reactor::Local;
 use tokio::net::TcpStream;
 
-use super::core::Core;
-use super::error::HostError;
-use super::queue::Shared;
+use super::super::error::HostError;
+use super::super::queue::Shared;
+use super::super::table::Table;
+use super::link::{TcpLink, rest};
 use crate::area::ReceiveArea;
 use crate::codec::HostEvent;
 use crate::codec::encode::Encoder;
@@ -26,6 +27,7 @@ const AHEAD_OF_DATA_BYTES: usize = 4096;
 pub(super) struct Driver {
     pub(super) stream: TcpStream,
     pub(super) area: ReceiveArea,
+    pub(super) link: Rc<RefCell<TcpLink>>,
     pub(super) shared: Rc<Shared>,
     pub(super) local: Local,
 }
@@ -35,14 +37,12 @@ impl Driver {
     pub(super) async fn run(mut self) {
         let error = std::future::poll_fn(|cx| self.poll(cx)).await;
         if let HostError::Violation(violation) = &error {
-            let mut core = self.shared.core.borrow_mut();
-            core.transmit.headers(|out| Encoder::term_request(out, PduType::H2cTermReq, violation));
+            let mut link = self.link.borrow_mut();
+            link.transmit.headers(|out| Encoder::term_request(out, PduType::H2cTermReq, violation));
             // The connection ends in any case; telling why is a courtesy.
-            let _ = socket::send(&self.stream, &mut core.transmit);
+            let _ = socket::send(&self.stream, &mut link.transmit);
         }
-        self.shared.core.borrow_mut().close(&error);
-        self.shared.permits.close();
-        self.shared.ended.notify_waiters();
+        self.shared.close(&error);
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<HostError> {
@@ -71,21 +71,21 @@ impl Driver {
     }
 
     fn send(&mut self, cx: &mut Context<'_>) -> Result<bool, HostError> {
-        let mut core = self.shared.core.borrow_mut();
-        if core.transmit.is_empty() {
+        let mut link = self.link.borrow_mut();
+        if link.transmit.is_empty() {
             return Ok(false);
         }
-        let before = core.transmit.sent();
-        let calls = socket::send(&self.stream, &mut core.transmit)
+        let before = link.transmit.sent();
+        let calls = socket::send(&self.stream, &mut link.transmit)
             .map_err(|error| HostError::from(&error))?;
-        core.counters.send_calls += calls;
+        self.shared.table.borrow_mut().counters.send_calls += calls;
         self.local.counters().count_socket_calls(calls);
-        if !core.transmit.is_empty()
+        if !link.transmit.is_empty()
             && let Poll::Ready(Err(error)) = self.stream.poll_write_ready(cx)
         {
             return Err(HostError::from(&error));
         }
-        Ok(core.transmit.sent() > before)
+        Ok(link.transmit.sent() > before)
     }
 
     fn receive(&mut self, cx: &mut Context<'_>) -> Result<bool, HostError> {
@@ -94,28 +94,28 @@ impl Driver {
             Poll::Ready(Err(error)) => return Err(HostError::from(&error)),
             Poll::Ready(Ok(())) => {}
         }
-        let shared = Rc::clone(&self.shared);
-        let mut core = shared.core.borrow_mut();
-        let count = self.read(&mut core)?;
-        core.counters.receive_calls += 1;
+        let (shared, link) = (Rc::clone(&self.shared), Rc::clone(&self.link));
+        let (mut table, mut link) = (shared.table.borrow_mut(), link.borrow_mut());
+        let count = self.read(&mut link, &mut table)?;
+        table.counters.receive_calls += 1;
         self.local.counters().count_socket_calls(1);
         match count {
             None => return Ok(false),
             Some(0) => return Err(HostError::Closed),
-            Some(count) => self.take(&mut core, count)?,
+            Some(count) => self.take(&mut link, &mut table, count)?,
         }
-        let released = core.take_released();
-        drop(core);
+        let released = table.take_released();
+        drop(table);
         self.shared.permits.add_permits(released);
         Ok(true)
     }
 
     /// One read: the rest of the data under way straight into its buffer, what follows into the area.
-    fn read(&mut self, core: &mut Core) -> Result<Option<usize>, HostError> {
-        let limit = if core.expects_large_data() { AHEAD_OF_DATA_BYTES } else { usize::MAX };
-        let direct: &mut [u8] = match core.codec.payload_remaining() {
+    fn read(&mut self, link: &mut TcpLink, table: &mut Table) -> Result<Option<usize>, HostError> {
+        let limit = if link.expects_large_data() { AHEAD_OF_DATA_BYTES } else { usize::MAX };
+        let direct: &mut [u8] = match link.codec.payload_remaining() {
             Some((cid, remaining)) => {
-                let rest = core.rest(cid);
+                let rest = rest(table, cid);
                 let len = rest.len().min(remaining);
                 &mut rest[..len]
             }
@@ -132,18 +132,23 @@ impl Driver {
         result.map_err(|error| HostError::from(&error))
     }
 
-    fn take(&mut self, core: &mut Core, count: usize) -> Result<(), HostError> {
+    fn take(
+        &mut self,
+        link: &mut TcpLink,
+        table: &mut Table,
+        count: usize,
+    ) -> Result<(), HostError> {
         let mut for_area = count;
-        if let Some((cid, remaining)) = core.codec.payload_remaining() {
+        if let Some((cid, remaining)) = link.codec.payload_remaining() {
             let direct = count.min(remaining);
             for_area = count - direct;
-            let event = core.received(cid, direct);
-            handle(core, &event)?;
+            let event = link.received(table, cid, direct);
+            link.handle(table, &event)?;
         }
         self.area.received(for_area);
         loop {
             let (consumed, event) =
-                core.codec.next(self.area.unread()).map_err(HostError::Violation)?;
+                link.codec.next(self.area.unread()).map_err(HostError::Violation)?;
             match event {
                 HostEvent::Need(bytes) => {
                     self.area.make_room(bytes);
@@ -151,44 +156,19 @@ impl Driver {
                 }
                 HostEvent::Data { cid, range } => {
                     let bytes = &self.area.unread()[range];
-                    let rest = core.rest(cid);
+                    let rest = rest(table, cid);
                     let taken = rest.len().min(bytes.len());
                     rest[..taken].copy_from_slice(&bytes[..taken]);
-                    core.filled(cid, taken);
+                    if let Some(slot) = table.slot(cid) {
+                        slot.filled += taken;
+                    }
                 }
                 HostEvent::Terminated { fes, fei } => {
                     return Err(HostError::Terminated { fes, fei });
                 }
-                other => handle(core, &other)?,
+                other => link.handle(table, &other)?,
             }
             self.area.consume(consumed);
         }
     }
-}
-
-/// Everything that needs no bytes.
-pub(super) fn handle(core: &mut Core, event: &HostEvent) -> Result<(), HostError> {
-    match *event {
-        HostEvent::Initialized { cpda, max_h2c_data } => {
-            core.max_h2c_data = max_h2c_data;
-            core.encoder.alignment = (cpda + 1) * 4;
-        }
-        HostEvent::Response(cqe) => {
-            let in_order = core.complete(cqe);
-            if !in_order {
-                return Err(HostError::Unusable("a command was completed while its R2T was open"));
-            }
-        }
-        HostEvent::DataEnd { cid, success, damaged } => {
-            if damaged {
-                core.damaged(cid);
-            }
-            if success {
-                core.complete(Cqe::new(cid, Status::SUCCESS, 0));
-            }
-        }
-        HostEvent::R2t { cid, ttag, offset, length } => core.send_data(cid, ttag, offset, length),
-        _ => {}
-    }
-    Ok(())
 }

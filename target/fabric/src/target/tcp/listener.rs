@@ -10,12 +10,12 @@ use afs_reactor::{Local, ReactorHandle};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use tokio::net::TcpListener;
 
-use super::admission::HalfOpenTable;
-use super::close::{QueueCloser, Signals};
-use super::limits::Limits;
-use super::queue::Queue;
+use super::super::admission::HalfOpenTable;
+use super::super::close::{QueueCloser, Signals};
+use super::super::limits::Limits;
+use super::super::queue::Queue;
+use super::super::service::Service;
 use super::serve::serve;
-use super::service::Service;
 
 /// Pause after accept failed for want of file descriptors or memory: others may give some back.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);

@@ -2,14 +2,14 @@
 
 use std::collections::VecDeque;
 
-use afs_nvme::cqe::SQ_HEAD_NO_FLOW_CONTROL;
+use afs_nvme::Status;
 use afs_nvme::tcp::{PduType, flags};
-use afs_nvme::{Cqe, Status};
 use afs_reactor::Buffer;
 
-use super::limits::Limits;
-use super::queue::QueueParameters;
-use super::service::Completion;
+use super::super::limits::Limits;
+use super::super::queue::QueueParameters;
+use super::super::service::Completion;
+use super::super::sq_head::SqHead;
 use crate::codec::encode::{DataPiece, Encoder};
 use crate::codec::{CommandData, IcRequest, Violation};
 use crate::transmit::Transmit;
@@ -20,8 +20,7 @@ pub(super) struct Responses {
     encoder: Encoder,
     data_pdu_bytes: usize,
     success_flag: bool,
-    /// Entries of the queue that were completed, modulo its size.
-    sq_head: u16,
+    sq_head: SqHead,
     /// Commands whose completion is queued, with the position in the stream where it ends.
     leaving: VecDeque<(u64, u16)>,
 }
@@ -33,7 +32,7 @@ impl Responses {
             encoder: Encoder::plain(),
             data_pdu_bytes: (limits.data_pdu_bytes as usize).max(4096),
             success_flag: limits.success_flag,
-            sq_head: 0,
+            sq_head: SqHead::default(),
             leaving: VecDeque::new(),
         }
     }
@@ -68,7 +67,7 @@ impl Responses {
             .take()
             .filter(|data| completion.status.is_success() && !data.is_empty());
         let flow_control = parameters.is_none_or(|parameters| parameters.flow_control);
-        self.advance_head(parameters);
+        self.sq_head.advance(parameters);
         let mut answered = false;
         match (data, wanted) {
             (None, _) => {}
@@ -83,7 +82,9 @@ impl Responses {
             (Some(_), _) => completion = Completion::error(Status::INTERNAL_ERROR),
         }
         if !answered {
-            self.capsule(parameters, cid, &completion, flow_control);
+            let cqe = self.sq_head.entry(parameters, cid, &completion);
+            let encoder = self.encoder;
+            self.transmit.headers(|out| encoder.response(out, cqe));
         }
         self.leaving.push_back((self.transmit.queued(), slot));
     }
@@ -96,20 +97,6 @@ impl Responses {
         }
         self.leaving.pop_front();
         Some(slot)
-    }
-
-    fn capsule(
-        &mut self,
-        parameters: Option<QueueParameters>,
-        cid: u16,
-        completion: &Completion,
-        flow_control: bool,
-    ) {
-        let mut cqe = Cqe::new(cid, completion.status, completion.result);
-        cqe.sq_head.set(if flow_control { self.sq_head } else { SQ_HEAD_NO_FLOW_CONTROL });
-        cqe.sq_id.set(parameters.map_or(0, |parameters| parameters.qid));
-        let encoder = self.encoder;
-        self.transmit.headers(|out| encoder.response(out, cqe));
     }
 
     /// CONFORMANCE T-40, T-41, T-45, T-47.
@@ -136,10 +123,5 @@ impl Responses {
             self.transmit.headers(|out| encoder.data_digest(out, &piece));
             offset = end;
         }
-    }
-
-    fn advance_head(&mut self, parameters: Option<QueueParameters>) {
-        let last = parameters.map_or(u16::MAX, |parameters| parameters.sqsize);
-        self.sq_head = if self.sq_head >= last { 0 } else { self.sq_head + 1 };
     }
 }

@@ -9,9 +9,10 @@ use afs_nvme::Sqe;
 use afs_reactor::{BufferMut, BufferPool};
 
 use super::super::close::CloseReason;
+use super::super::connection::Core;
 use super::super::request::TransferError;
 use super::super::service::{Completion, Service};
-use super::{Connection, WaitingCapsule};
+use super::wire::{TcpWire, WaitingCapsule};
 use crate::codec::TargetEvent;
 use crate::socket;
 
@@ -21,15 +22,19 @@ const AHEAD_OF_DATA_BYTES: usize = 4096;
 /// Transfers from this size on are worth a short read ahead.
 const LARGE_TRANSFER_BYTES: u64 = 32 << 10;
 
-impl<S: Service, F: Future<Output = Completion>> Connection<S, F> {
+impl TcpWire {
     /// Receives once and handles what came; false when there was nothing.
-    pub(super) fn receive_round(&mut self, cx: &mut Context<'_>) -> Result<bool, CloseReason> {
+    pub(super) fn receive_round<S: Service, F: Future<Output = Completion>>(
+        &mut self,
+        core: &mut Core<S, F>,
+        cx: &mut Context<'_>,
+    ) -> Result<bool, CloseReason> {
         let resumed = self.waiting.is_some();
-        if self.poll_waiting(cx).is_pending() {
+        if self.poll_waiting(core, cx).is_pending() {
             return Ok(false);
         }
         if resumed {
-            self.handle_area()?;
+            self.handle_area(core)?;
             return Ok(true);
         }
         match self.stream.poll_read_ready(cx) {
@@ -40,18 +45,21 @@ impl<S: Service, F: Future<Output = Completion>> Connection<S, F> {
         if socket::is_closed_by_peer(&self.stream) {
             return Err(self.last_words());
         }
-        match self.receive()? {
+        match self.receive_once(core)? {
             None => Ok(false),
             Some(0) => Err(CloseReason::PeerClosed),
             Some(count) => {
-                self.received(count)?;
+                self.received(core, count)?;
                 Ok(true)
             }
         }
     }
 
     /// One read: the rest of the transfer under way straight into its buffer, what follows into the area.
-    fn receive(&mut self) -> Result<Option<usize>, CloseReason> {
+    fn receive_once<S: Service, F: Future<Output = Completion>>(
+        &mut self,
+        core: &Core<S, F>,
+    ) -> Result<Option<usize>, CloseReason> {
         let large = self.codec.commands().open_bytes() >= LARGE_TRANSFER_BYTES;
         let limit = if large { AHEAD_OF_DATA_BYTES } else { usize::MAX };
         let direct: &mut [u8] = match self.codec.payload_remaining() {
@@ -70,9 +78,9 @@ impl<S: Service, F: Future<Output = Completion>> Connection<S, F> {
             let mut slices = [IoSliceMut::new(direct), IoSliceMut::new(spare)];
             socket::receive(&self.stream, &mut slices, wanted)
         };
-        self.local.counters().count_socket_calls(1);
+        core.local.counters().count_socket_calls(1);
         let count = result.map_err(|error| CloseReason::from(&error))?;
-        self.queue.count(|counters| {
+        core.queue.count(|counters| {
             counters.receive_calls += 1;
             counters.bytes_received += count.unwrap_or(0) as u64;
         });
@@ -80,7 +88,11 @@ impl<S: Service, F: Future<Output = Completion>> Connection<S, F> {
     }
 
     /// Splits `count` received bytes between the transfer under way and the area.
-    fn received(&mut self, count: usize) -> Result<(), CloseReason> {
+    fn received<S: Service, F: Future<Output = Completion>>(
+        &mut self,
+        core: &mut Core<S, F>,
+        count: usize,
+    ) -> Result<(), CloseReason> {
         let mut for_area = count;
         if let Some((slot, remaining)) = self.codec.payload_remaining() {
             let direct = count.min(remaining);
@@ -90,15 +102,18 @@ impl<S: Service, F: Future<Output = Completion>> Connection<S, F> {
             let event = self.codec.payload_received(&rest[..taken]);
             self.incoming.filled(slot, taken);
             if event == (TargetEvent::TransferEnd { slot }) {
-                self.transfer_end(slot);
+                self.transfer_end(core, slot);
             }
         }
         self.area.received(for_area);
-        self.handle_area()
+        self.handle_area(core)
     }
 
     /// Handles all whole PDUs in the area.
-    fn handle_area(&mut self) -> Result<(), CloseReason> {
+    fn handle_area<S: Service, F: Future<Output = Completion>>(
+        &mut self,
+        core: &mut Core<S, F>,
+    ) -> Result<(), CloseReason> {
         while self.waiting.is_none() {
             let (consumed, event) = self.codec.next(self.area.unread())?;
             match event {
@@ -107,25 +122,25 @@ impl<S: Service, F: Future<Output = Completion>> Connection<S, F> {
                     return Ok(());
                 }
                 TargetEvent::Initialize(request) => {
-                    self.responses.initialize(request, self.limits.wire.max_h2c_data);
-                    self.queue.set_digests(request.digests);
-                    self.area.grow(self.limits.receive_bytes);
+                    self.responses.initialize(request, core.limits.wire.max_h2c_data);
+                    core.queue.set_digests(request.digests);
+                    self.area.grow(core.limits.receive_bytes);
                 }
                 TargetEvent::Command { slot, sqe, in_capsule, fault } => {
-                    self.queue.count(|counters| counters.commands += 1);
+                    core.queue.count(|counters| counters.commands += 1);
                     if let Some(status) = fault {
-                        self.refuse(slot, &sqe, status);
+                        core.refuse(self, slot, &sqe, status);
                     } else if let Some(range) = in_capsule {
-                        self.in_capsule(slot, sqe, range, consumed);
+                        self.in_capsule(core, (slot, sqe), range, consumed);
                         continue;
                     } else {
-                        self.start(slot, sqe, None);
+                        core.start(self, slot, sqe, None);
                     }
                 }
                 TargetEvent::Data { slot, range } => {
                     self.incoming.append(slot, &self.area.unread()[range]);
                 }
-                TargetEvent::TransferEnd { slot } => self.transfer_end(slot),
+                TargetEvent::TransferEnd { slot } => self.transfer_end(core, slot),
                 TargetEvent::Continue => {}
                 TargetEvent::Terminated { fes, fei } => {
                     return Err(CloseReason::TerminatedByHost { fes, fei });
@@ -138,39 +153,44 @@ impl<S: Service, F: Future<Output = Completion>> Connection<S, F> {
 
     /// Copies in-capsule data into a buffer that disks can take. One copy of at most 16 KiB is cheaper than
     /// a second receive call per command. Data of admin queues never waits behind I/O: the reserve serves it.
-    fn in_capsule(&mut self, slot: u16, sqe: Sqe, range: Range<usize>, total: usize) {
+    fn in_capsule<S: Service, F: Future<Output = Completion>>(
+        &mut self,
+        core: &mut Core<S, F>,
+        (slot, sqe): (u16, Sqe),
+        range: Range<usize>,
+        total: usize,
+    ) {
         let (start, len) = (range.start, range.len());
-        if let Some(mut buffer) = self.capsule_buffer(len) {
+        if let Some(mut buffer) = self.capsule_buffer(core.queue.pool(), len) {
             buffer.copy_from_slice(&self.area.unread()[range]);
             self.area.consume(total);
-            self.start(slot, sqe, Some(buffer.freeze()));
+            core.start(self, slot, sqe, Some(buffer.freeze()));
             return;
         }
-        self.queue.count(|counters| counters.pool_waits += 1);
+        core.queue.count(|counters| counters.pool_waits += 1);
         let buffer = Box::pin(wait_for_buffer(self.reserve.clone(), len));
         self.waiting = Some(WaitingCapsule { slot, sqe, start, len, total, buffer });
     }
 
     /// The pool of the queue first, then the reserve. Buffers of the reserve only ever wait for disks, never
     /// for a socket, so this connection goes on being read and the transfers that it waits for can end.
-    fn capsule_buffer(&self, len: usize) -> Option<BufferMut> {
-        self.queue.pool().try_alloc(len).or_else(|| self.reserve.try_alloc(len))
+    fn capsule_buffer(&self, pool: &BufferPool, len: usize) -> Option<BufferMut> {
+        pool.try_alloc(len).or_else(|| self.reserve.try_alloc(len))
     }
 
     /// All bytes of an R2T have come.
-    fn transfer_end(&mut self, slot: u16) {
+    fn transfer_end<S: Service, F: Future<Output = Completion>>(
+        &mut self,
+        core: &mut Core<S, F>,
+        slot: u16,
+    ) {
         let damaged = self.codec.commands().transfer(slot).is_some_and(|transfer| transfer.damaged);
         let Some(buffer) = self.incoming.close(slot) else { return };
         if damaged {
-            self.queue.count(|counters| counters.digest_errors += 1);
-        }
-        if let Some(completion) = self.slots.take_held(slot) {
-            drop(buffer);
-            self.respond(slot, completion);
-            return;
+            core.queue.count(|counters| counters.digest_errors += 1);
         }
         let result = if damaged { Err(TransferError::DIGEST) } else { Ok(buffer.freeze()) };
-        self.queue.finish_transfer(slot, result);
+        core.data_arrived(self, slot, result);
     }
 
     /// The host has closed: what it sent before is not started any more (CONFORMANCE M-45), but a TermReq is
