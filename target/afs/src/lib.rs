@@ -42,7 +42,6 @@ pub mod ports;
 pub mod properties;
 pub mod queue;
 pub mod signals;
-pub mod stand_in;
 pub mod standalone;
 pub mod subsystem;
 pub mod volumes;

@@ -4,7 +4,6 @@ use afs_fabric::Queue;
 use afs_nvme::identify::{IdentifyController, sgls};
 
 use crate::portal::Transport;
-use crate::stand_in::QueueTransport;
 
 /// How the queues of a controller travel: all of them as its admin queue does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use serde::{Serialize, Serializer};
 
-pub use crate::stand_in::Transport;
+pub use afs_fabric::Transport;
 
 /// Every transport that there is. Its name is the scheme of a portal, `--transport` of nvme-cli, a label of metrics and a
 /// word of the conductor's API.

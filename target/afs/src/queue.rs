@@ -155,7 +155,8 @@ impl Service for QueueService {
 /// The label under which an end that was the peer's fault is counted; `None` for ordinary ends.
 fn protocol_error(reason: &CloseReason) -> Option<&'static str> {
     match reason {
-        CloseReason::Violation(_) => Some("violation"),
+        CloseReason::Violation(_) | CloseReason::ShortCapsule(_) => Some("violation"),
+        CloseReason::Work(_) => Some("rdma"),
         CloseReason::TooManyCommands => Some("too_many_commands"),
         CloseReason::DuplicateCommandId(_) => Some("duplicate_command_id"),
         CloseReason::TerminatedByHost { .. } => Some("terminated_by_host"),
@@ -163,6 +164,9 @@ fn protocol_error(reason: &CloseReason) -> Option<&'static str> {
         CloseReason::NoConnect => Some("no_connect"),
         CloseReason::Stalled => Some("stalled"),
         CloseReason::Evicted => Some("evicted"),
-        CloseReason::PeerClosed | CloseReason::Socket(_) | CloseReason::Requested(_) => None,
+        CloseReason::PeerClosed
+        | CloseReason::Socket(_)
+        | CloseReason::DeviceGone
+        | CloseReason::Requested(_) => None,
     }
 }

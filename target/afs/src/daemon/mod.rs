@@ -14,6 +14,7 @@ mod summary;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use afs_reactor::verbs::Unavailable;
 use afs_reactor::{ReactorConfig, Reactors};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -28,7 +29,6 @@ use crate::metrics::Metrics;
 use crate::metrics::reactors::ReactorFigures;
 use crate::node::{Node, NodeOptions};
 use crate::ports::{PortError, Ports};
-use crate::stand_in::Unavailable;
 use crate::volumes::{Identity, Volumes};
 use hosts::Hosts;
 pub use locked_memory::LockedMemoryError;

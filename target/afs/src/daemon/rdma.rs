@@ -7,8 +7,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use afs_fabric::Limits;
+use afs_fabric::{Limits, RdmaListener};
 use afs_reactor::ReactorHandle;
+use afs_reactor::verbs::{Unavailable, Verbs};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -21,7 +22,6 @@ use crate::node::Node;
 use crate::portal::{Portal, Transport};
 use crate::ports::PortError;
 use crate::queue::QueueService;
-use crate::stand_in::{RdmaListener, Unavailable, Verbs};
 
 /// Pause between looks for the first device.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
