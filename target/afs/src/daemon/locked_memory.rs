@@ -45,17 +45,15 @@ impl LockedMemory {
     /// When that is not far enough, and the process has no right to go beyond (`CAP_IPC_LOCK`).
     pub(super) fn allow(self, devices: usize) -> Result<(), LockedMemoryError> {
         let found = getrlimit(Resource::Memlock);
-        let needed = self.needed_bytes(devices);
-        let too_low = |limit: Option<u64>| limit.filter(|limit| *limit < needed);
-        let Some(now) = too_low(found.current) else { return Ok(()) };
         if may_exceed() {
             return Ok(());
         }
-        if let Some(limit) = too_low(found.maximum) {
-            return Err(self.error(devices, limit));
+        let error = |limit| self.error(devices, limit);
+        match sufficient(&found, self.needed_bytes(devices)).map_err(error)? {
+            None => Ok(()),
+            Some(raised) => setrlimit(Resource::Memlock, raised)
+                .map_err(|_| error(found.current.unwrap_or(u64::MAX))),
         }
-        let raised = Rlimit { current: found.maximum, maximum: found.maximum };
-        setrlimit(Resource::Memlock, raised).map_err(|_| self.error(devices, now))
     }
 
     /// The most that is registered at one time, with the disk rings and with all devices.
@@ -66,6 +64,16 @@ impl LockedMemory {
 
     fn error(self, devices: usize, limit: u64) -> LockedMemoryError {
         LockedMemoryError { needed: self.needed_bytes(devices), plan: self, devices, limit }
+    }
+}
+
+/// What the limit must become for so many bytes, `None` if it may stay; the limit that is too low, if no more is allowed.
+fn sufficient(found: &Rlimit, needed: u64) -> Result<Option<Rlimit>, u64> {
+    let too_low = |limit: Option<u64>| limit.filter(|limit| *limit < needed);
+    match (too_low(found.current), too_low(found.maximum)) {
+        (None, _) => Ok(None),
+        (Some(_), None) => Ok(Some(Rlimit { current: found.maximum, maximum: found.maximum })),
+        (Some(_), Some(limit)) => Err(limit),
     }
 }
 
@@ -96,6 +104,18 @@ mod tests {
         assert_eq!(plan.needed_bytes(0), 256 << 20);
         assert_eq!(plan.needed_bytes(1), (2 * 256 + 4 * 32) << 20);
         assert_eq!(plan.needed_bytes(2), (3 * 256 + 8 * 32) << 20);
+    }
+
+    #[test]
+    fn the_limit_is_raised_as_far_as_it_goes_and_only_when_it_must() {
+        let limits = |current, maximum| Rlimit { current, maximum };
+        let raised = |found: Rlimit| sufficient(&found, 100);
+        assert_eq!(raised(limits(Some(100), Some(100))), Ok(None));
+        assert_eq!(raised(limits(None, None)), Ok(None));
+        let maximum = limits(Some(200), Some(200));
+        assert_eq!(raised(limits(Some(99), Some(200))), Ok(Some(maximum)));
+        assert_eq!(raised(limits(Some(0), None)), Ok(Some(limits(None, None))));
+        assert_eq!(raised(limits(Some(8), Some(99))), Err(99));
     }
 
     #[test]

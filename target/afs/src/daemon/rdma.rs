@@ -74,7 +74,10 @@ impl Rdma {
             Rdma::Off => {}
             Rdma::Ready(verbs) => {
                 for portal in portals {
-                    tasks.spawn(serving.clone().serve(open(&verbs, portal)?, portal));
+                    let listener = open(&verbs, portal)?;
+                    // Before the task has its turn: the summary is printed at once.
+                    serving.note(portal, *listener.listening().borrow());
+                    tasks.spawn(serving.clone().serve(listener, portal));
                 }
             }
             Rdma::Absent(memory) => {
@@ -151,11 +154,8 @@ impl Serving {
         let mut listening = listener.listening();
         let noted = async {
             loop {
-                let state = match *listening.borrow_and_update() {
-                    true => State::Listening,
-                    false => State::Waiting(NO_DEVICE.to_owned()),
-                };
-                self.listeners.set(portal, state);
+                let now = *listening.borrow_and_update();
+                self.note(portal, now);
                 if listening.changed().await.is_err() {
                     pending::<()>().await;
                 }
@@ -172,6 +172,14 @@ impl Serving {
         if let Err(error) = ended {
             self.failed(portal, &error);
         }
+    }
+
+    fn note(&self, portal: Portal, listening: bool) {
+        let state = match listening {
+            true => State::Listening,
+            false => State::Waiting(NO_DEVICE.to_owned()),
+        };
+        self.listeners.set(portal, state);
     }
 
     fn failed(&self, portal: Portal, error: &(dyn std::error::Error + 'static)) {
