@@ -46,7 +46,7 @@ pub enum DaemonError {
     #[error(transparent)]
     Port(#[from] PortError),
     /// All listeners are for RDMA, and it is not there.
-    #[error("no host could connect: {0}; a tcp:// address with --listen needs no RDMA")]
+    #[error("every address to --listen on is an rdma:// one, but there is no RDMA: {0}")]
     NoRdma(Unavailable),
     /// RDMA could lock more memory than allowed.
     #[error(transparent)]
