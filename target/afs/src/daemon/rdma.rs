@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use afs_fabric::{Limits, RdmaListener};
+use afs_fabric::{Limits, RdmaLimits, RdmaListener};
 use afs_reactor::ReactorHandle;
 use afs_reactor::verbs::{Unavailable, Verbs};
 use tokio::task::JoinSet;
@@ -17,6 +17,7 @@ use super::DaemonError;
 use super::hosts::BACKLOG;
 use super::locked_memory::LockedMemory;
 use crate::config::NodeConfig;
+use crate::limits::{MQES, QUEUES_MAX};
 use crate::listeners::{Listeners, State};
 use crate::node::Node;
 use crate::portal::{Portal, Transport};
@@ -25,6 +26,8 @@ use crate::queue::QueueService;
 
 /// Pause between looks for the first device.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Receives take at most this part of a reactor's buffers for each device, so that data has room beside them.
+const RECEIVES_DIVISOR: u64 = 8;
 /// What is wrong with a listener while no device has its address.
 const NO_DEVICE: &str = "no RDMA device has this address now (`rdma link` and `ip address` show what is there); it is listened on as soon as one does";
 
@@ -110,6 +113,15 @@ fn without(why: &Unavailable, listeners: &Listeners, memory: LockedMemory) -> Rd
     }
 }
 
+/// What a host may ask for is what CAP and Number of Queues offer; `pool_bytes` are the buffers of one reactor.
+fn limits(pool_bytes: u64) -> Limits {
+    let usual = RdmaLimits::default();
+    let receives = pool_bytes / RECEIVES_DIVISOR / u64::from(usual.in_capsule_bytes);
+    let receives = u32::try_from(receives).unwrap_or(u32::MAX).min(usual.receives);
+    let rdma = RdmaLimits { receives, qid_max: QUEUES_MAX, sqsize_max: MQES, ..usual };
+    Limits { rdma, ..Limits::default() }
+}
+
 fn open(verbs: &Verbs, portal: Portal) -> Result<RdmaListener, PortError> {
     let opened = RdmaListener::open(verbs, portal.address, BACKLOG);
     opened.map_err(|error| PortError::listen(portal, error))
@@ -165,8 +177,9 @@ impl Serving {
         let make = move |queue: &_, local: &afs_reactor::Local| {
             QueueService::new(Arc::clone(&node), local.clone(), queue)
         };
+        let pool_bytes = self.reactors.first().map_or(0, |one| one.stats().pool_total_bytes);
         let ended = tokio::select! {
-            ended = listener.serve(self.reactors.clone(), Limits::default(), make) => ended,
+            ended = listener.serve(self.reactors.clone(), limits(pool_bytes), make) => ended,
             () = noted => return,
         };
         if let Err(error) = ended {
@@ -185,5 +198,25 @@ impl Serving {
     fn failed(&self, portal: Portal, error: &(dyn std::error::Error + 'static)) {
         tracing::error!(%portal, %error, "no host can connect here any more");
         self.listeners.set(portal, State::Unavailable(error.to_string()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn receives_leave_most_of_a_small_pool_to_data() {
+        let receives = |pool_bytes| limits(pool_bytes).rdma.receives;
+        assert_eq!(receives(128 << 20), RdmaLimits::default().receives);
+        let bytes =
+            u64::from(receives(16 << 20)) * u64::from(RdmaLimits::default().in_capsule_bytes);
+        assert_eq!(bytes, 2 << 20);
+    }
+
+    #[test]
+    fn connections_may_ask_for_what_identify_and_cap_offer() {
+        let rdma = limits(128 << 20).rdma;
+        assert_eq!((rdma.qid_max, rdma.sqsize_max), (QUEUES_MAX, MQES));
     }
 }
