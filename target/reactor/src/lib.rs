@@ -1,6 +1,7 @@
 //! The machine's edge: a runtime per core ([`Reactors`]), page-aligned buffers ([`BufferPool`]),
 //! disks on an io_uring ([`DiskFile`], [`RingDisk`]), sockets whose system calls are counted
-//! ([`socket`]) and RDMA ([`verbs`]). All hand-written `unsafe` of the project lives in this crate.
+//! ([`socket`]) and RDMA ([`verbs`]). All hand-written `unsafe` of the project lives in this crate, but
+//! for four one-line functions of `afs-verbs-sys`.
 //!
 //! The fabric and the store run on reactors and use their buffers; the replication code above
 //! sees disks only through the traits of `afs_env`.

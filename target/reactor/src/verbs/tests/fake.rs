@@ -327,7 +327,11 @@ fn ibverbs() -> Ibverbs {
         __library: library(),
         ibv_get_device_list: c!((_: *mut i32) -> *mut *mut sys::ibv_device { null_mut() }),
         ibv_free_device_list: c!((_: *mut *mut sys::ibv_device) {}),
-        ibv_get_device_name: c!((_: *mut sys::ibv_device) -> *const libc::c_char { c"fake".as_ptr() }),
+        ibv_get_device_name: c!((
+            _: *mut sys::ibv_device
+        ) -> *const libc::c_char {
+            c"fake".as_ptr()
+        }),
         ibv_wc_status_str: c!((_: sys::ibv_wc_status) -> *const libc::c_char { c"".as_ptr() }),
         ibv_event_type_str: c!((_: sys::ibv_event_type) -> *const libc::c_char { c"".as_ptr() }),
         ibv_get_async_event: c!((
@@ -343,7 +347,10 @@ fn ibverbs() -> Ibverbs {
             }
         }),
         ibv_ack_async_event: c!((_: *mut sys::ibv_async_event) {}),
-        ibv_query_device: c!((context: *mut sys::ibv_context, attributes: *mut sys::ibv_device_attr) -> i32 {
+        ibv_query_device: c!((
+            context: *mut sys::ibv_context,
+            attributes: *mut sys::ibv_device_attr
+        ) -> i32 {
             let attributes = &mut *attributes;
             attributes.max_qp_wr = 1024;
             attributes.max_srq_wr = 1024;
@@ -358,7 +365,13 @@ fn ibverbs() -> Ibverbs {
             pd
         }),
         ibv_dealloc_pd: c!((pd: *mut sys::ibv_pd) -> i32 { unmake((*pd).context, pd, None) }),
-        ibv_reg_mr_iova2: c!((pd: *mut sys::ibv_pd, address: *mut c_void, length: usize, _: u64, access: u32) -> *mut sys::ibv_mr {
+        ibv_reg_mr_iova2: c!((
+            pd: *mut sys::ibv_pd,
+            address: *mut c_void,
+            length: usize,
+            _: u64,
+            access: u32
+        ) -> *mut sys::ibv_mr {
             let mr = make::<sys::ibv_mr>((*pd).context);
             (*mr).context = (*pd).context;
             (*mr).addr = address;
@@ -382,7 +395,13 @@ fn ibverbs() -> Ibverbs {
             libc::close((*channel).fd);
             unmake((*channel).context, channel, None)
         }),
-        ibv_create_cq: c!((context: *mut sys::ibv_context, entries: i32, _: *mut c_void, channel: *mut sys::ibv_comp_channel, _: i32) -> *mut sys::ibv_cq {
+        ibv_create_cq: c!((
+            context: *mut sys::ibv_context,
+            entries: i32,
+            _: *mut c_void,
+            channel: *mut sys::ibv_comp_channel,
+            _: i32
+        ) -> *mut sys::ibv_cq {
             let cq = make::<sys::ibv_cq>(context);
             (*cq).context = context;
             (*cq).channel = channel;
@@ -393,13 +412,24 @@ fn ibverbs() -> Ibverbs {
             (*cq).cqe = entries;
             0
         }),
-        ibv_destroy_cq: c!((cq: *mut sys::ibv_cq) -> i32 { unmake((*cq).context, cq, Some(Call::DestroyCompletions)) }),
-        ibv_get_cq_event: c!((channel: *mut sys::ibv_comp_channel, _: *mut *mut sys::ibv_cq, _: *mut *mut c_void) -> i32 {
+        ibv_destroy_cq: c!((
+            cq: *mut sys::ibv_cq
+        ) -> i32 {
+            unmake((*cq).context, cq, Some(Call::DestroyCompletions))
+        }),
+        ibv_get_cq_event: c!((
+            channel: *mut sys::ibv_comp_channel,
+            _: *mut *mut sys::ibv_cq,
+            _: *mut *mut c_void
+        ) -> i32 {
             let mut count = [0_u8; 8];
             if libc::read((*channel).fd, count.as_mut_ptr().cast(), 8) == 8 { 0 } else { -1 }
         }),
         ibv_ack_cq_events: c!((_: *mut sys::ibv_cq, _: u32) {}),
-        ibv_create_srq: c!((pd: *mut sys::ibv_pd, _: *mut sys::ibv_srq_init_attr) -> *mut sys::ibv_srq {
+        ibv_create_srq: c!((
+            pd: *mut sys::ibv_pd,
+            _: *mut sys::ibv_srq_init_attr
+        ) -> *mut sys::ibv_srq {
             let srq = make::<sys::ibv_srq>((*pd).context);
             (*srq).context = (*pd).context;
             srq
@@ -407,7 +437,10 @@ fn ibverbs() -> Ibverbs {
         ibv_destroy_srq: c!((srq: *mut sys::ibv_srq) -> i32 {
             unmake((*srq).context, srq, Some(Call::DestroyReceives))
         }),
-        ibv_create_qp: c!((pd: *mut sys::ibv_pd, attributes: *mut sys::ibv_qp_init_attr) -> *mut sys::ibv_qp {
+        ibv_create_qp: c!((
+            pd: *mut sys::ibv_pd,
+            attributes: *mut sys::ibv_qp_init_attr
+        ) -> *mut sys::ibv_qp {
             let context = (*pd).context;
             let qp = make::<sys::ibv_qp>(context);
             (*qp).context = context;
@@ -422,7 +455,11 @@ fn ibverbs() -> Ibverbs {
             world((*qp).context).state.lock().calls.push(call);
             0
         }),
-        ibv_destroy_qp: c!((qp: *mut sys::ibv_qp) -> i32 { unmake((*qp).context, qp, Some(Call::DestroyPair)) }),
+        ibv_destroy_qp: c!((
+            qp: *mut sys::ibv_qp
+        ) -> i32 {
+            unmake((*qp).context, qp, Some(Call::DestroyPair))
+        }),
     }
 }
 
@@ -453,7 +490,12 @@ fn rdmacm() -> Rdmacm {
             libc::close(channel.raw.fd);
             (*channel.world).state.lock().alive -= 1;
         }),
-        rdma_create_id: c!((channel: *mut sys::rdma_event_channel, id: *mut *mut sys::rdma_cm_id, _: *mut c_void, _: sys::rdma_port_space) -> i32 {
+        rdma_create_id: c!((
+            channel: *mut sys::rdma_event_channel,
+            id: *mut *mut sys::rdma_cm_id,
+            _: *mut c_void,
+            _: sys::rdma_port_space
+        ) -> i32 {
             *id = (*(*channel.cast::<Channel>()).world).fresh_id();
             0
         }),
@@ -464,15 +506,35 @@ fn rdmacm() -> Rdmacm {
             local.cast::<libc::sockaddr_storage>().write(address::to_c(given.expect("an address")));
             0
         }),
-        rdma_resolve_addr: c!((_: *mut sys::rdma_cm_id, _: *mut libc::sockaddr, _: *mut libc::sockaddr, _: i32) -> i32 { 0 }),
+        rdma_resolve_addr: c!((
+            _: *mut sys::rdma_cm_id,
+            _: *mut libc::sockaddr,
+            _: *mut libc::sockaddr,
+            _: i32
+        ) -> i32 {
+            0
+        }),
         rdma_resolve_route: c!((_: *mut sys::rdma_cm_id, _: i32) -> i32 { 0 }),
-        rdma_connect: c!((id: *mut sys::rdma_cm_id, _: *mut sys::rdma_conn_param) -> i32 { note(id, Call::Connect) }),
+        rdma_connect: c!((
+            id: *mut sys::rdma_cm_id,
+            _: *mut sys::rdma_conn_param
+        ) -> i32 {
+            note(id, Call::Connect)
+        }),
         rdma_establish: c!((id: *mut sys::rdma_cm_id) -> i32 { note(id, Call::Establish) }),
         rdma_listen: c!((_: *mut sys::rdma_cm_id, _: i32) -> i32 { 0 }),
-        rdma_accept: c!((id: *mut sys::rdma_cm_id, _: *mut sys::rdma_conn_param) -> i32 { note(id, Call::Accept) }),
+        rdma_accept: c!((
+            id: *mut sys::rdma_cm_id,
+            _: *mut sys::rdma_conn_param
+        ) -> i32 {
+            note(id, Call::Accept)
+        }),
         rdma_reject: c!((_: *mut sys::rdma_cm_id, _: *const c_void, _: u8) -> i32 { 0 }),
         rdma_disconnect: c!((id: *mut sys::rdma_cm_id) -> i32 { note(id, Call::Disconnect) }),
-        rdma_get_cm_event: c!((channel: *mut sys::rdma_event_channel, event: *mut *mut sys::rdma_cm_event) -> i32 {
+        rdma_get_cm_event: c!((
+            channel: *mut sys::rdma_event_channel,
+            event: *mut *mut sys::rdma_cm_event
+        ) -> i32 {
             let world = &*(*channel.cast::<Channel>()).world;
             match world.state.lock().cm_events.pop_front() {
                 Some(next) => {
@@ -493,8 +555,20 @@ fn rdmacm() -> Rdmacm {
             null_mut()
         }),
         rdma_free_devices: c!((_: *mut *mut sys::ibv_context) {}),
-        rdma_set_option: c!((_: *mut sys::rdma_cm_id, _: i32, _: i32, _: *mut c_void, _: usize) -> i32 { 0 }),
-        rdma_init_qp_attr: c!((_: *mut sys::rdma_cm_id, _: *mut sys::ibv_qp_attr, mask: *mut i32) -> i32 {
+        rdma_set_option: c!((
+            _: *mut sys::rdma_cm_id,
+            _: i32,
+            _: i32,
+            _: *mut c_void,
+            _: usize
+        ) -> i32 {
+            0
+        }),
+        rdma_init_qp_attr: c!((
+            _: *mut sys::rdma_cm_id,
+            _: *mut sys::ibv_qp_attr,
+            mask: *mut i32
+        ) -> i32 {
             *mask = 1;
             0
         }),
