@@ -36,7 +36,7 @@ pub fn lost_device_costs_no_io_and_serves_again_when_it_is_back(scene: &mut Scen
                 match nvme::connect(&scene.guest, target, &connection.nqn, "") {
                     Ok(connection) => Ok(Some(connection)),
                     Err(error) => {
-                        last = Some(error);
+                        last = Some(format!("{error:#}"));
                         Ok(None)
                     }
                 }
