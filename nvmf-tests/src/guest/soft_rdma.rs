@@ -47,7 +47,15 @@ pub fn remove_all(shell: &Shell) -> Result<()> {
         .map(drop)
 }
 
-/// What the kernel counts per device (protection domains, completion queues, queue pairs, memory regions …), a line each.
+/// Lists per device what is in use, then per kind how many belong to processes: the node, that is. Completion queues of the kernel are
+/// left out: it keeps those of its own drivers in a pool, for as long as the device lives.
+const RESOURCES: &str = "set -o pipefail
+rdma resource show | sed 's/ cq [0-9]*//'
+for kind in pd cq qp cm_id mr srq ctx; do
+  echo of processes: $kind $(rdma resource show $kind | grep -c ' pid ')
+done";
+
+/// What the kernel counts: queue pairs, memory regions and the rest, of hosts and nodes alike.
 pub fn resources(shell: &Shell) -> Result<String> {
-    shell.ok("rdma resource show")
+    shell.ok(RESOURCES)
 }
