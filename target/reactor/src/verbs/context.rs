@@ -1,9 +1,8 @@
 //! What all reactors of the process share about one opened device: its asynchronous events, which
 //! any of them may read, and whether it is gone.
 //!
-//! librdmacm opens a device once per process and keeps it open. It notices that a device was
-//! removed only when it lists devices the next time, so when the last user of a removed one is
-//! gone, [`SharedContext`] makes it do so; until then the kernel would keep the device waiting.
+//! librdmacm opens a device once per process and keeps it open; when the last user of a removed
+//! one is gone, [`SharedContext`] sees to it that it is closed (`removed`).
 
 use std::collections::HashMap;
 use std::io;
@@ -15,6 +14,7 @@ use afs_verbs_sys as sys;
 use parking_lot::Mutex;
 
 use super::library::Verbs;
+use super::removed::Descriptors;
 
 /// The contexts that are in use, by their address.
 #[derive(Default)]
@@ -38,7 +38,7 @@ impl Contexts {
             return Ok(context);
         }
         // SAFETY: the context is live.
-        let (async_fd, device) = unsafe { ((*raw).async_fd, (*raw).device) };
+        let (async_fd, cmd_fd, device) = unsafe { ((*raw).async_fd, (*raw).cmd_fd, (*raw).device) };
         set_nonblocking(async_fd)?;
         // SAFETY: a live context points to its device.
         let is_iwarp = unsafe { (*device).transport_type } == sys::IBV_TRANSPORT_IWARP;
@@ -46,6 +46,7 @@ impl Contexts {
             verbs: verbs.clone(),
             raw: ContextPointer(raw),
             is_iwarp,
+            descriptors: Descriptors::of(cmd_fd, async_fd),
             removed: AtomicBool::new(false),
             fates: Mutex::new(HashMap::new()),
         });
@@ -67,6 +68,7 @@ pub(super) struct SharedContext {
     verbs: Verbs,
     raw: ContextPointer,
     is_iwarp: bool,
+    descriptors: Descriptors,
     removed: AtomicBool,
     /// The queue pairs of all reactors, by their number.
     fates: Mutex<HashMap<u32, Arc<Fate>>>,
@@ -178,13 +180,7 @@ impl SharedContext {
 impl Drop for SharedContext {
     fn drop(&mut self) {
         if *self.removed.get_mut() {
-            // SAFETY: no arguments that matter, and the list is given back at once.
-            unsafe {
-                let list = self.verbs.cm().rdma_get_devices(std::ptr::null_mut());
-                if !list.is_null() {
-                    self.verbs.cm().rdma_free_devices(list);
-                }
-            }
+            self.descriptors.close_removed(&self.verbs);
         }
     }
 }

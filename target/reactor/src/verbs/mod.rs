@@ -26,6 +26,7 @@ mod device;
 mod error;
 mod library;
 mod queue_pair;
+mod removed;
 #[cfg(test)]
 mod tests;
 
