@@ -111,7 +111,7 @@ impl World {
         let context: &mut sys::ibv_context = Box::leak(Box::new(unsafe { std::mem::zeroed() }));
         context.device = device;
         context.async_fd = eventfd();
-        context.cmd_fd = -1;
+        context.cmd_fd = unsafe { libc::open(c"/dev/zero".as_ptr(), libc::O_RDWR) };
         context.ops.poll_cq = Some(poll_cq);
         context.ops.req_notify_cq = Some(req_notify_cq);
         context.ops.post_send = Some(post_send);
@@ -168,6 +168,11 @@ impl World {
         self.state.lock().async_events.push_back(event);
         let one = 1_u64.to_ne_bytes();
         unsafe { libc::write((*self.context).async_fd, one.as_ptr().cast(), 8) };
+    }
+
+    /// Those that the context keeps open.
+    pub(super) fn descriptors(&self) -> [i32; 2] {
+        unsafe { [(*self.context).cmd_fd, (*self.context).async_fd] }
     }
 
     pub(super) fn calls(&self) -> Vec<Call> {

@@ -260,7 +260,7 @@ fn a_closed_queue_pair_is_idle_as_soon_as_the_device_takes_no_more_receives() {
 }
 
 #[test]
-fn librdmacm_is_made_to_let_go_of_a_removed_device_when_nobody_uses_it() {
+fn a_removed_device_is_closed_when_nobody_uses_it_any_more() {
     on_reactor(|local| async move {
         let rig = Rig::new(&local);
         let it = rig.accept(8, 4).await;
@@ -274,9 +274,19 @@ fn librdmacm_is_made_to_let_go_of_a_removed_device_when_nobody_uses_it() {
         drop(device);
         settle().await;
         assert!(!listed(), "the listener is still on it");
+        let fds = rig.world.descriptors();
+        assert_eq!(fds.map(opened)[0], "/dev/zero");
         drop(rig.listener);
         assert!(rig.world.calls().contains(&Call::ListDevices));
+        // None is left, so librdmacm did not look: the descriptors lead nowhere now.
+        assert_eq!(fds.map(opened), ["/dev/null"; 2]);
     });
+}
+
+/// The file that a descriptor of this process leads to.
+fn opened(fd: i32) -> String {
+    let link = std::fs::read_link(format!("/proc/self/fd/{fd}")).unwrap();
+    link.to_string_lossy().into_owned()
 }
 
 /// Lets others run. Unlike tokio's own, this leaves the reactor something to run at all times.
