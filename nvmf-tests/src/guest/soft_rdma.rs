@@ -1,5 +1,7 @@
 //! RDMA in a guest without an adapter: devices `rxe0`, `rxe1` … on interfaces that lead nowhere but to the guest itself.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 
 use super::Shell;
@@ -37,7 +39,11 @@ pub fn address_v6(device: u32) -> String {
 
 /// Takes a device away, as when an adapter is pulled; its interface and addresses stay.
 pub fn remove(shell: &Shell, device: u32) -> Result<()> {
-    shell.ok(&format!("rdma link delete rxe{device}")).map(drop)
+    // The kernel waits until every process has let go of it.
+    shell
+        .ok_within(Duration::from_secs(60), &format!("rdma link delete rxe{device}"))
+        .with_context(|| format!("remove rxe{device}: somebody keeps it open"))
+        .map(drop)
 }
 
 /// Takes every device away.
