@@ -69,10 +69,10 @@ impl Scene {
             Some(guest) => guest,
             None => Guest::boot(&guest_options(kernel)?)?,
         };
-        transport.load(&guest)?;
         if transport == Transport::Rdma {
             prepare_rdma(&guest)?;
         }
+        transport.load(&guest)?;
         let (node, target) = start(&guest, transport, &NodeOptions::file("4G"), &[])?;
         guest.clear_dmesg()?;
         Ok(Self { guest, node, kernel, transport, target, expected_complaints: Vec::new() })

@@ -7,6 +7,10 @@ use anyhow::{Context, Result};
 use super::Shell;
 
 /// What soft RDMA needs of the kernel.
+///
+/// The order is that of a machine whose adapter was there when it booted: uverbs before all that uses the connection manager. A
+/// device that goes is taken from its users last come, first served; uverbs waits until processes have closed it, and they hear of it by
+/// the connection manager.
 const MODULES: &str = "set -e
 # rxe computes its checksums with the driver that is there when it is loaded; not every processor has the fast one.
 modprobe crc32_pclmul || true
