@@ -17,7 +17,7 @@ const DEADLINE: Duration = Duration::from_secs(120);
 pub fn discovery_by_either_transport_lists_both(scene: &mut Scene) -> Result<()> {
     let tcp = Target::new(Transport::Tcp, soft_rdma::address(0));
     let other_port = Target::new(Transport::Rdma, soft_rdma::address(1));
-    let all = [scene.target(), tcp.clone(), other_port];
+    let all = [scene.target(), tcp, other_port];
     scene.use_listeners(NodeOptions::file("4G"), &all[1..])?;
     scene.node.conductor()?.export("both", "1G", &nqn("both"))?;
     for asked in &all[..2] {
@@ -35,7 +35,10 @@ pub fn discovery_by_either_transport_lists_both(scene: &mut Scene) -> Result<()>
             ensure!(record["trsvcid"].as_str() == Some("4420"), "{record}");
         }
     }
-    scene.guest.ok(&format!("nvme connect-all {}", tcp.options()))?;
+    // nvme-cli connects to what it is told of the transport by which it asked.
+    for asked in &all[..2] {
+        scene.guest.ok(&format!("nvme connect-all {}", asked.options()))?;
+    }
     let disk = nvme::disk(&scene.guest, &nqn("both"), 1)?;
     let live = "[ $(cat /sys/class/nvme/nvme*/state | grep -c live) = 3 ] && [ $(ls /dev/nvme*n1 | wc -l) = 1 ]";
     scene.guest.eventually(NOTICE, live)?;
