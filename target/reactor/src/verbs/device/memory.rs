@@ -80,6 +80,22 @@ impl Memory {
         known.region(address.addr()).map(Region::local_key)
     }
 
+    /// As [`local_key`](Self::local_key) for memory of a pool that may not be registered yet: its first
+    /// use registers it. Pools live as long as their reactor, so this happens a few times at most.
+    pub(in crate::verbs) fn local_key_or_register(
+        &self,
+        pool: &BufferPool,
+        address: *const u8,
+    ) -> Option<u32> {
+        if let Some(key) = self.local_key(pool, address) {
+            return Some(key);
+        }
+        if let Err(error) = self.register([pool]) {
+            tracing::warn!(%error, "a buffer pool cannot be registered with an RDMA device");
+        }
+        self.local_key(pool, address)
+    }
+
     /// What a peer needs to access memory of `pool`; `None` before `open_remote`.
     pub(super) fn remote(&self, pool: &BufferPool, address: *const u8) -> Option<RemoteMemory> {
         let remote = self.remote.borrow();

@@ -143,7 +143,7 @@ impl PairCore {
     ) -> Result<(), WorkError> {
         let Some(work) = works.table.get(usize::from(index)) else { return Ok(()) };
         let key = |pool, address, is_write| {
-            device.memory.local_key(pool, address).ok_or_else(|| WorkError {
+            device.memory.local_key_or_register(pool, address).ok_or_else(|| WorkError {
                 operation: work.task.operation(is_write),
                 cause: WorkCause::NotRegistered,
             })
