@@ -11,6 +11,7 @@ mod digests;
 mod failure;
 mod files;
 mod growth;
+mod hostile;
 mod hosts;
 mod multipath;
 mod namespaces;
@@ -57,6 +58,9 @@ nvmf_tests::on_every_kernel! {
         }
     }
     over rdma alone {
+        hostile {
+            hostile_host_harms_nobody_but_itself,
+        }
         multipath {
             discovery_by_either_transport_lists_both,
             either_transport_may_go_and_come_back_under_every_path_policy,
