@@ -33,6 +33,14 @@ pub(crate) struct Shared {
     pub(crate) ring_enters: Count,
     pub(crate) ring_submissions: Count,
     pub(crate) ring_completions: Count,
+    pub(crate) rdma_doorbells: Count,
+    pub(crate) rdma_armings: Count,
+    pub(crate) rdma_events: Count,
+    pub(crate) rdma_completions: Count,
+    pub(crate) rdma_registered: Count,
+    pub(crate) rdma_queue_pairs: Count,
+    pub(crate) rdma_receives: Count,
+    pub(crate) rdma_receives_wanted: Count,
     pub(crate) work: Count,
     pub(crate) pool_free: Count,
     pub(crate) pool_total: Count,
@@ -93,6 +101,23 @@ pub struct ReactorStats {
     pub ring_submissions: u64,
     /// Operations that the disk ring completed.
     pub ring_completions: u64,
+    /// Calls that handed work requests to RDMA devices. On an adapter they are writes to its memory; soft RDMA makes a
+    /// system call of each.
+    pub rdma_doorbells: u64,
+    /// Times that a reactor asked an RDMA device to wake it, before it slept.
+    pub rdma_armings: u64,
+    /// System calls that read such a wake-up.
+    pub rdma_events: u64,
+    /// Completions of RDMA work requests and received messages.
+    pub rdma_completions: u64,
+    /// Bytes registered with RDMA devices when the reactor last ran out of work, and so the other three.
+    pub rdma_registered_bytes: u64,
+    /// RDMA queue pairs.
+    pub rdma_queue_pairs: u64,
+    /// Receives that are ready for messages.
+    pub rdma_receives_posted: u64,
+    /// Receives that there should be: fewer are posted while the pool is empty.
+    pub rdma_receives_wanted: u64,
     /// Bytes free in the buffer pool when the reactor last ran out of work.
     pub pool_free_bytes: u64,
     /// Size of the buffer pool in bytes.
@@ -106,9 +131,10 @@ pub struct ReactorStats {
 }
 
 impl ReactorStats {
-    /// System calls in all: sockets, ring and waiting.
+    /// System calls in all: sockets, ring, RDMA wake-ups and waiting. What RDMA devices are told takes none on adapters;
+    /// see `rdma_doorbells`.
     pub fn syscalls(&self) -> u64 {
-        self.socket_calls + self.ring_enters + self.rounds
+        self.socket_calls + self.ring_enters + self.rdma_events + self.rounds
     }
 
     pub(crate) fn read(shared: &Shared) -> ReactorStats {
@@ -120,6 +146,14 @@ impl ReactorStats {
             ring_enters: shared.ring_enters.get(),
             ring_submissions: shared.ring_submissions.get(),
             ring_completions: shared.ring_completions.get(),
+            rdma_doorbells: shared.rdma_doorbells.get(),
+            rdma_armings: shared.rdma_armings.get(),
+            rdma_events: shared.rdma_events.get(),
+            rdma_completions: shared.rdma_completions.get(),
+            rdma_registered_bytes: shared.rdma_registered.get(),
+            rdma_queue_pairs: shared.rdma_queue_pairs.get(),
+            rdma_receives_posted: shared.rdma_receives.get(),
+            rdma_receives_wanted: shared.rdma_receives_wanted.get(),
             pool_free_bytes: shared.pool_free.get(),
             pool_total_bytes: shared.pool_total.get(),
             last_ran_ns: shared.last_ran_ns.get(),

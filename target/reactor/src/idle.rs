@@ -81,6 +81,7 @@ impl Idle {
         if self.rdma.arm() {
             return;
         }
+        self.rdma.publish(shared);
         shared.parks.add(1);
         shared.parked.store(true, Ordering::Relaxed);
         self.parked.set(true);

@@ -28,7 +28,7 @@ impl Source for ReactorFigures {
             let counters = [
                 (
                     "afs_reactor_syscalls_total",
-                    "System calls: sockets, disk ring and waiting.",
+                    "System calls: sockets, disk ring, RDMA wake-ups and waiting.",
                     stats.syscalls(),
                 ),
                 (
@@ -47,6 +47,21 @@ impl Source for ReactorFigures {
                     "Operations that the disk ring completed.",
                     stats.ring_completions,
                 ),
+                (
+                    "afs_reactor_rdma_doorbells_total",
+                    "Calls that handed work requests to RDMA devices.",
+                    stats.rdma_doorbells,
+                ),
+                (
+                    "afs_reactor_rdma_completions_total",
+                    "Completions of RDMA work requests and received messages.",
+                    stats.rdma_completions,
+                ),
+                (
+                    "afs_reactor_rdma_armings_total",
+                    "Times that an RDMA device was asked to wake the reactor, before it slept.",
+                    stats.rdma_armings,
+                ),
             ];
             for (name, help, value) in counters {
                 scrape.counter(name, help, &labels, value);
@@ -61,6 +76,22 @@ impl Source for ReactorFigures {
                     "afs_reactor_buffer_free_bytes",
                     "Memory for data in flight that is free.",
                     stats.pool_free_bytes,
+                ),
+                (
+                    "afs_reactor_rdma_registered_bytes",
+                    "Memory that is registered with RDMA devices.",
+                    stats.rdma_registered_bytes,
+                ),
+                ("afs_reactor_rdma_queue_pairs", "RDMA queue pairs.", stats.rdma_queue_pairs),
+                (
+                    "afs_reactor_rdma_receives_posted",
+                    "Receives that are ready for capsules of RDMA hosts.",
+                    stats.rdma_receives_posted,
+                ),
+                (
+                    "afs_reactor_rdma_receives_wanted",
+                    "Receives that there should be: fewer are posted while buffers are short.",
+                    stats.rdma_receives_wanted,
                 ),
             ];
             for (name, help, value) in gauges {

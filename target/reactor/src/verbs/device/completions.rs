@@ -140,10 +140,11 @@ impl Completions {
         entry
     }
 
-    /// Wants to be woken by the next completion. There may be one already: look once more.
-    pub(super) fn arm(&self) {
+    /// Wants to be woken by the next completion. There may be one already: look once more. True when the device had
+    /// to be told.
+    pub(super) fn arm(&self) -> bool {
         if self.armed.get() {
-            return;
+            return false;
         }
         // SAFETY: a live queue.
         match check(unsafe { sys::ibv_req_notify_cq(self.raw(), 0) }) {
@@ -154,23 +155,23 @@ impl Completions {
             // Only a device that is gone refuses, and that is known from elsewhere.
             Err(error) => tracing::debug!(%error, "an RDMA completion queue cannot be armed"),
         }
+        true
     }
 
-    /// Reads the events that woke the reactor, if any; true when there was one. Remembers the
-    /// waker for the next.
-    pub(super) fn poll_woken(&self, cx: &mut Context<'_>) -> io::Result<bool> {
-        let mut woken = false;
+    /// Reads the event that woke the reactor, if any; says how many system calls that took. Remembers the
+    /// waker for the next. There is one at most, as the queue is armed again only after it was read.
+    pub(super) fn poll_woken(&self, cx: &mut Context<'_>) -> io::Result<u64> {
+        let mut calls = 0;
         while let Poll::Ready(ready) = self.watched.poll_read_ready(cx) {
             let mut ready = ready?;
-            while self.read_event()? {
-                woken = true;
-            }
+            self.read_event()?;
+            calls += 1;
             ready.clear_ready();
         }
-        Ok(woken)
+        Ok(calls)
     }
 
-    fn read_event(&self) -> io::Result<bool> {
+    fn read_event(&self) -> io::Result<()> {
         let (mut queue, mut user) = (std::ptr::null_mut(), std::ptr::null_mut());
         // SAFETY: a live channel; both pointers are to locals.
         let code = unsafe {
@@ -183,7 +184,7 @@ impl Completions {
         if code != 0 {
             let error = io::Error::last_os_error();
             return match error.kind() {
-                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(false),
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(()),
                 _ => Err(error),
             };
         }
@@ -192,7 +193,7 @@ impl Completions {
         if self.unacknowledged.get() >= ACKNOWLEDGE_AT {
             self.acknowledge();
         }
-        Ok(true)
+        Ok(())
     }
 
     fn acknowledge(&self) {

@@ -23,8 +23,11 @@ impl DeviceInner {
     fn turn(&self, cx: &mut Context<'_>) {
         self.set_driver(cx.waker());
         // Reading the events first: what is reaped afterwards is all that they announced.
-        if let Err(error) = self.completions.poll_woken(cx) {
-            tracing::debug!(%error, "an RDMA completion channel is no longer watched");
+        match self.completions.poll_woken(cx) {
+            Ok(calls) => self.counters.shared().rdma_events.add(calls),
+            Err(error) => {
+                tracing::debug!(%error, "an RDMA completion channel is no longer watched")
+            }
         }
         if !self.reap() {
             cx.waker().wake_by_ref();

@@ -116,19 +116,7 @@ impl RdmaDevice {
 
     /// What is happening on it.
     pub fn figures(&self) -> DeviceFigures {
-        let inner = &self.inner;
-        let receives = inner.receives.borrow();
-        DeviceFigures {
-            registered_bytes: inner.memory.registered_bytes(),
-            queue_pairs: inner.pairs.borrow().len(),
-            receives_posted: receives.posted(),
-            receives_wanted: receives.target(),
-            receives_lost: receives.lost(),
-            doorbells: inner.doorbells.get(),
-            polls: inner.completions.polls.get(),
-            completions: inner.completed.get(),
-            armings: inner.completions.armings.get(),
-        }
+        self.inner.figures()
     }
 
     /// What a peer of the active side needs to read and write this buffer. `None` when its pool is

@@ -113,6 +113,21 @@ impl DeviceInner {
         })
     }
 
+    fn figures(&self) -> DeviceFigures {
+        let receives = self.receives.borrow();
+        DeviceFigures {
+            registered_bytes: self.memory.registered_bytes(),
+            queue_pairs: self.pairs.borrow().len(),
+            receives_posted: receives.posted(),
+            receives_wanted: receives.target(),
+            receives_lost: receives.lost(),
+            doorbells: self.doorbells.get(),
+            polls: self.completions.polls.get(),
+            completions: self.completed.get(),
+            armings: self.completions.armings.get(),
+        }
+    }
+
     pub(super) fn verbs(&self) -> &Verbs {
         self.context.verbs()
     }
@@ -141,6 +156,7 @@ impl DeviceInner {
 
     pub(super) fn count_doorbell(&self) {
         self.doorbells.set(self.doorbells.get() + 1);
+        self.counters.shared().rdma_doorbells.add(1);
     }
 
     /// Makes keys for peers of the active side.

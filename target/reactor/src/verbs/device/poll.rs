@@ -7,7 +7,8 @@ use std::sync::Arc;
 use afs_verbs_sys as sys;
 
 use super::wr_id::{self, Completed, PairName};
-use super::{DeviceInner, DeviceOptions};
+use super::{DeviceFigures, DeviceInner, DeviceOptions};
+use crate::counters::Shared;
 use crate::verbs::context::SharedContext;
 use crate::verbs::queue_pair::PairCore;
 
@@ -26,6 +27,7 @@ impl DeviceInner {
         }
         if handled > 0 {
             self.completed.set(self.completed.get() + u64::from(handled));
+            self.counters.shared().rdma_completions.add(u64::from(handled));
             self.counters.note_work();
             // Before any task can answer what was received: the peer's next message needs one.
             self.replenish();
@@ -130,10 +132,28 @@ impl Devices {
             return false;
         }
         for device in list.iter().filter_map(Weak::upgrade) {
-            device.completions.arm();
+            if device.completions.arm() {
+                device.counters.shared().rdma_armings.add(1);
+            }
         }
         drop(list);
         self.wake_ready()
+    }
+
+    /// Shows what all of them hold. Called before a reactor sleeps.
+    pub(crate) fn publish(&self, shared: &Shared) {
+        let mut total = DeviceFigures::default();
+        for device in self.list.borrow().iter().filter_map(Weak::upgrade) {
+            let figures = device.figures();
+            total.registered_bytes += figures.registered_bytes;
+            total.queue_pairs += figures.queue_pairs;
+            total.receives_posted += figures.receives_posted;
+            total.receives_wanted += figures.receives_wanted;
+        }
+        shared.rdma_registered.set(total.registered_bytes);
+        shared.rdma_queue_pairs.set(total.queue_pairs as u64);
+        shared.rdma_receives.set(u64::from(total.receives_posted));
+        shared.rdma_receives_wanted.set(u64::from(total.receives_wanted));
     }
 
     /// The device that is open for `context`, unless it should not be used for new connections.
