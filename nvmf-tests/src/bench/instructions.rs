@@ -180,7 +180,7 @@ impl Plan {
 fn ios(kib: u32, effort: Effort) -> u32 {
     match (effort, kib) {
         (Effort::Full, ..=16) => 10_000,
-        (Effort::Full, _) => 3000,
+        (Effort::Full, _) => 1500,
         (Effort::Tiny, ..=16) => 200,
         (Effort::Tiny, _) => 40,
     }
