@@ -105,7 +105,8 @@ impl GuestNode {
 
     /// The command that started it, for a person.
     pub fn command_line(&self) -> &str {
-        self.command.split_once("exec ").map_or("", |(_, command)| command)
+        let command = self.command.split_once("exec ").map_or("", |(_, command)| command);
+        command.trim_end_matches(" 2>&1")
     }
 
     fn pid(&self) -> Result<u32> {

@@ -220,10 +220,10 @@ impl Demo {
         let afs = paths::built("afs")?;
         let programs = afs.parent().context("the folder of the programs")?;
         let listen = [rdma.clone(), tcp.clone()];
-        let arguments = "--data /tmp/afs --disk /tmp/afs.disk:1G";
+        let arguments = "--data /tmp/afs --disk /tmp/afs.disk:512M";
         let mut node = GuestNode::start(guest, programs, &listen, arguments)?;
         println!("  host# {}", node.command_line());
-        node.conductor()?.export("films", "512M", RDMA_NQN)?;
+        node.conductor()?.export("films", "256M", RDMA_NQN)?;
         let log = shown(guest, &format!("nvme discover {}", rdma.options()))?;
         ensure!(
             ["trtype:  rdma", "trtype:  tcp", RDMA_NQN].iter().all(|part| log.contains(part)),
