@@ -1,11 +1,11 @@
 //! The cases, in the order of CONFORMANCE 2.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use afs_fabric::{ControllerOptions, Endpoint, HostController, HostError, HostQueue};
-use afs_nvme::command::AdminCommand;
+use afs_nvme::command::{AdminCommand, FabricsCommand};
 use afs_nvme::identify::cns;
+use afs_nvme::property::{Cc, PropertyOffset};
 use afs_nvme::rdma::{RejectStatus, Request, RequestData};
 use afs_nvme::{HostId, Nqn, QueueId, Sgl, SglDescriptor, Sqe, Status};
 use afs_reactor::Local;
@@ -15,10 +15,9 @@ use zerocopy::IntoBytes;
 use crate::raw::{Answer, NotConnected, Raw, keyed};
 
 const ADMIN_SQSIZE: u16 = 31;
+const ENTRIES: u16 = ADMIN_SQSIZE + 1;
 /// Connections that one storm opens: a host with 128 processors and its admin queue.
 const STORM: usize = 129;
-/// Longer than the node waits for a host that does not take its responses.
-const STALLED: Duration = Duration::from_secs(75);
 
 /// What all cases use.
 pub struct World {
@@ -91,18 +90,30 @@ impl World {
         Raw::open(&self.verbs, self.target.0, &self.local, private_data, receives).await
     }
 
-    async fn admin(&self) -> Result<Raw, String> {
+    /// An admin queue that can take `receives` answers at once.
+    async fn admin(&self, receives: u16) -> Result<Raw, String> {
         let request = Request::new(QueueId(0), ADMIN_SQSIZE, None).to_data();
-        let opened = self.open(request.as_bytes(), ADMIN_SQSIZE + 1).await;
+        let opened = self.open(request.as_bytes(), receives).await;
         opened.map_err(|why| format!("a good request was refused: {why:?}"))
     }
 
-    /// An admin queue that has passed its Connect.
+    /// The admin queue of a controller that is enabled.
     async fn connected(&self) -> Result<Raw, String> {
-        let raw = self.admin().await?;
-        let answer = self.connect(&raw, keyed).await;
-        status(&answer, Status::SUCCESS, "a good Connect")?;
+        let raw = self.admin(ENTRIES).await?;
+        self.enable(&raw).await?;
         Ok(raw)
+    }
+
+    async fn enable(&self, raw: &Raw) -> Held {
+        let answer = self.connect(raw, keyed).await;
+        status(&answer, Status::SUCCESS, "a good Connect")?;
+        let enable = FabricsCommand::PropertySet {
+            offset: PropertyOffset::Cc as u32,
+            size: PropertyOffset::Cc.size(),
+            value: u64::from(Cc::for_host(true).get()),
+        };
+        let answer = raw.command(Sqe { sgl: nothing(), ..enable.to_sqe() }, &[]).await;
+        status(&answer, Status::SUCCESS, "enabling the controller")
     }
 
     async fn connect(&self, raw: &Raw, sgl: impl FnOnce(RemoteMemory, u32) -> Sgl) -> Answer {
@@ -171,7 +182,7 @@ async fn capsules(world: &World) -> Held {
         raw.send(&vec![0; length]).await;
         ended(&raw.answer().await, &format!("a capsule of {length} bytes"))?;
     }
-    let raw = world.admin().await?;
+    let raw = world.admin(ENTRIES).await?;
     let identify = identify(0);
     let answer = raw.command(identify, &[]).await;
     status(&answer, Status::COMMAND_SEQUENCE_ERROR, "a command before Connect")
@@ -180,15 +191,21 @@ async fn capsules(world: &World) -> Held {
 fn identify(cid: u16) -> Sqe {
     let mut sqe = AdminCommand::Identify { cns: cns::CONTROLLER, cntid: 0, csi: 0 }.to_sqe(0);
     sqe.cid.set(cid);
+    sqe.sgl = nothing();
     sqe
+}
+
+/// The descriptor of no data.
+fn nothing() -> Sgl {
+    keyed(RemoteMemory { address: 0, key: 0 }, 0)
 }
 
 /// CONFORMANCE, T-25, T-77, F-1.
 async fn descriptors(world: &World) -> Held {
     let raw = world.connected().await?;
     for kind in 0..=u8::MAX {
-        let sgl = Sgl { kind, ..keyed(RemoteMemory { address: 0, key: 0 }, 0) };
-        let answer = raw.command(Sqe { sgl, ..identify(u16::from(kind)) }, &[]).await;
+        let sqe = identify(u16::from(kind));
+        let answer = raw.command(Sqe { sgl: Sgl { kind, ..sqe.sgl }, ..sqe }, &[]).await;
         let wanted = match kind {
             0x01 | 0x40 | 0x4f => Status::DATA_SGL_LENGTH_INVALID.dnr(),
             _ => Status::SGL_DESCRIPTOR_TYPE_INVALID.dnr(),
@@ -203,7 +220,7 @@ async fn descriptors(world: &World) -> Held {
     let answer = raw.command(read_in_capsule, &[0; 4096]).await;
     status(&answer, Status::INVALID_FIELD.dnr(), "a read with data in its capsule")?;
 
-    let raw = world.admin().await?;
+    let raw = world.admin(ENTRIES).await?;
     let answer = world.connect(&raw, |memory, _| keyed(memory, 1023)).await;
     status(&answer, Status::DATA_SGL_LENGTH_INVALID.dnr(), "Connect with 1023 bytes")?;
     let answer = world.connect(&raw, |_, length| Sgl::in_capsule(length)).await;
@@ -215,7 +232,7 @@ async fn descriptors(world: &World) -> Held {
 
 /// CONFORMANCE R-20: the queue pair dies, nothing else does.
 async fn keys(world: &World, good: &Good) -> Held {
-    let raw = world.admin().await?;
+    let raw = world.admin(ENTRIES).await?;
     let wrong = |memory: RemoteMemory, length| {
         keyed(RemoteMemory { key: memory.key ^ 0xa5a5, ..memory }, length)
     };
@@ -223,7 +240,7 @@ async fn keys(world: &World, good: &Good) -> Held {
     let raw = world.connected().await?;
     let sgl = keyed(RemoteMemory { address: 4096, key: 0xdead }, 4096);
     ended(&raw.command(Sqe { sgl, ..identify(1) }, &[]).await, "RDMA WRITE with a wrong key")?;
-    let raw = world.admin().await?;
+    let raw = world.admin(ENTRIES).await?;
     let beyond = |memory: RemoteMemory, length| {
         keyed(RemoteMemory { address: memory.address.wrapping_sub(1 << 40), ..memory }, length)
     };
@@ -235,7 +252,7 @@ async fn keys(world: &World, good: &Good) -> Held {
 async fn too_many(world: &World) -> Held {
     let raw = world.connected().await?;
     let event = AdminCommand::AsyncEventRequest.to_sqe(0);
-    let event = Sqe { sgl: keyed(RemoteMemory { address: 0, key: 0 }, 0), ..event };
+    let event = Sqe { sgl: nothing(), ..event };
     raw.send(event.as_bytes()).await;
     ended(&raw.command(event, &[]).await, "a command id used twice")?;
 
@@ -277,27 +294,21 @@ async fn storm(world: &World) -> Held {
     Ok(())
 }
 
-/// A host that posts no receive for the response: the queue pair ends after the stall time-out. Receives are shared by all
-/// queue pairs of a process, so this one has its process to itself.
+/// A host that stops returning credits: it has one receive, sends eight commands and does not look at the answers. Ends
+/// only when it is killed.
+///
+/// Receives are shared by all queue pairs of a process, so this one has its process to itself.
 pub async fn no_credits(world: World) -> Held {
-    let request = Request::new(QueueId(0), ADMIN_SQSIZE, None).to_data();
-    let raw = world
-        .open(request.as_bytes(), 0)
-        .await
-        .map_err(|why| format!("a request of a host without credits: {why:?}"))?;
-    raw.send(identify(0).as_bytes()).await;
-    let end = async {
-        loop {
-            match raw.answer().await {
-                Answer::Ended => return Ok(()),
-                Answer::Nothing => {}
-                Answer::Completion(_) => return Err("a response without a receive".to_owned()),
-            }
-        }
-    };
-    tokio::time::timeout(STALLED, end)
-        .await
-        .map_err(|_| "a host that takes no responses is never given up".to_owned())?
+    let raw = world.admin(1).await?;
+    world.enable(&raw).await?;
+    for cid in 1..=8 {
+        raw.send(identify(cid).as_bytes()).await;
+    }
+    println!("not looking");
+    loop {
+        // The reactor, too, so that nothing posts receives.
+        std::thread::park();
+    }
 }
 
 /// Large reads and writes at depth, until the process is killed.

@@ -2,7 +2,7 @@
 //!
 //! `hostile_rdma ADDRESS NQN` prints a line per case and ends with `all cases held`, or fails at the first that did not.
 //! After each case a well-behaved host, connected all the while, must still be served.
-//! `hostile_rdma ADDRESS NQN no-credits` takes no response, and waits until the node gives it up.
+//! `hostile_rdma ADDRESS NQN no-credits` stops taking responses, until it is killed.
 //! `hostile_rdma ADDRESS NQN drown` keeps many RDMA READs and WRITEs under way until it is killed.
 #![allow(clippy::unwrap_used)]
 
