@@ -51,13 +51,45 @@ pub fn rdma(effort: Effort) -> Result<Table> {
     Plan { transport: Transport::Rdma, kib: &[4, 64], bar: 1.15 }.run(effort)
 }
 
+/// What a node did beside computing.
+#[derive(Clone, Copy, Default)]
+struct Work {
+    /// System calls.
+    calls: f64,
+    /// Times that it told an RDMA device of new work.
+    doorbells: f64,
+}
+
+impl Work {
+    /// Since the node began.
+    fn of(node: &GuestNode) -> Result<Self> {
+        let metrics = node.metrics()?;
+        Ok(Self {
+            calls: metrics
+                .sum("afs_reactor_syscalls_total")
+                .context("the node counts no system calls")?,
+            doorbells: metrics
+                .sum("afs_reactor_rdma_doorbells_total")
+                .context("the node counts no doorbells")?,
+        })
+    }
+
+    fn per_io(self, before: Self, ios: u32) -> Self {
+        let ios = f64::from(ios);
+        Self {
+            calls: (self.calls - before.calls) / ios,
+            doorbells: (self.doorbells - before.doorbells) / ios,
+        }
+    }
+}
+
 /// What was counted for one size and shape.
 #[derive(Clone, Copy)]
 struct Figure {
     /// Thousands of instructions per I/O.
     instructions: f64,
-    /// System calls of our node per I/O.
-    calls: f64,
+    /// What our node did per I/O.
+    node: Work,
 }
 
 /// A figure per size and shape.
@@ -74,7 +106,7 @@ impl Plan {
         let mut headings =
             vec!["kernel", &what, "kernel's target", "afs", "ratio", "bar", "", "calls/IO"];
         if self.transport == Transport::Rdma {
-            headings.push("afs over tcp");
+            headings.extend(["doorbells/IO", "afs over tcp"]);
         }
         let mut table = Table::new(&headings);
         let kernels = if effort == Effort::Full { &Kernel::ALL[..] } else { &Kernel::ALL[..1] };
@@ -84,15 +116,19 @@ impl Plan {
             ));
             let figures = self.measure(*kernel, effort)?;
             for (index, name) in self.names().into_iter().enumerate() {
-                let Figure { instructions: ours, calls } = figures.ours[index];
+                let Figure { instructions: ours, node } = figures.ours[index];
                 let theirs = figures.theirs[index].instructions;
                 let mut cells = vec![format!("Linux {kernel}"), name];
                 cells.extend([theirs, ours].map(|figure| format!("{figure:.1}")));
                 cells.push(format!("{:.2}", ours / theirs));
                 cells.extend(at_most(ours / theirs, self.bar));
-                cells.push(format!("{calls:.2}"));
-                let tcp = figures.ours_tcp.get(index);
-                cells.extend(tcp.map(|figure| format!("{:.1}", figure.instructions)));
+                cells.push(format!("{:.2}", node.calls));
+                if let Some(tcp) = figures.ours_tcp.get(index) {
+                    cells.extend([
+                        format!("{:.2}", node.doorbells),
+                        format!("{:.1}", tcp.instructions),
+                    ]);
+                }
                 table.row(cells);
             }
         }
@@ -159,16 +195,16 @@ impl Plan {
                     ios(*kib, effort)
                 );
                 let job = [Job::new(name, &options)];
-                let calls = || node.map_or(Ok(0.0), system_calls);
-                let before = calls()?;
+                let work = || node.map_or(Ok(Work::default()), Work::of);
+                let before = work()?;
                 let measured = fio::run(guest, &connection.disk, &job, DEADLINE)?;
                 let iops = measured
                     .first()
                     .map(|job| job.read_iops + job.write_iops)
                     .context("fio measured nothing")?;
-                let calls = (calls()? - before) / f64::from(ios(*kib, effort));
+                let node = work()?.per_io(before, ios(*kib, effort));
                 // One nanosecond is one instruction: 10⁹ per second, told in thousands.
-                figures.push(Figure { instructions: 1e6 / iops, calls });
+                figures.push(Figure { instructions: 1e6 / iops, node });
             }
         }
         nvme::disconnect(guest, nqn)?;
@@ -184,10 +220,6 @@ fn ios(kib: u32, effort: Effort) -> u32 {
         (Effort::Tiny, ..=16) => 200,
         (Effort::Tiny, _) => 40,
     }
-}
-
-fn system_calls(node: &GuestNode) -> Result<f64> {
-    node.metrics()?.sum("afs_reactor_syscalls_total").context("the node counts no system calls")
 }
 
 fn start_node(guest: &Guest, listen: &[Target], effort: Effort) -> Result<GuestNode> {
