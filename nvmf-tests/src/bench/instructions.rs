@@ -186,6 +186,10 @@ impl Plan {
         effort: Effort,
         node: Option<&GuestNode>,
     ) -> Result<Vec<Figure>> {
+        say(&format!(
+            "counting {}",
+            if node.is_some() { target.url() } else { format!("the kernel's {}", target.url()) }
+        ));
         let connection = nvme::connect(guest, target, nqn, "-i 1")?;
         let mut figures = Vec::new();
         for kib in self.kib {
