@@ -1,7 +1,9 @@
 //! The two libraries, opened once per process, and what to say when there is no RDMA.
 
 use std::ffi::CStr;
+use std::fs::OpenOptions;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use afs_verbs_sys::{Ibverbs, Rdmacm};
@@ -110,6 +112,8 @@ impl Verbs {
         if self.devices().map_err(Unavailable::Refused)?.is_empty() {
             return Err(Unavailable::NoDevices);
         }
+        // The libraries would say later that there is no device.
+        may_open(Path::new("/dev/infiniband")).map_err(Unavailable::Refused)?;
         // SAFETY: no arguments; the channel is destroyed at once.
         let channel = unsafe { self.cm().rdma_create_event_channel() };
         if channel.is_null() {
@@ -137,6 +141,28 @@ fn open() -> Result<Verbs, Unavailable> {
         )
     };
     Ok(Verbs::of(ib, cm))
+}
+
+/// Whether this process may open the connection manager and one of the devices in `folder`, if they are there.
+fn may_open(folder: &Path) -> io::Result<()> {
+    let open = |path: &Path| OpenOptions::new().read(true).write(true).open(path).map(drop);
+    let is_refusal = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+    // Whatever else is wrong with one is told when it is used.
+    if let Err(error) = open(&folder.join("rdma_cm"))
+        && is_refusal(&error)
+    {
+        return Err(error);
+    }
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let devices = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("uverbs"));
+    let mut refusal = None;
+    for device in devices {
+        match open(&device.path()) {
+            Err(error) if is_refusal(&error) => refusal = Some(error),
+            _ => return Ok(()),
+        }
+    }
+    refusal.map_or(Ok(()), Err)
 }
 
 /// How the libraries say that the kernel has no RDMA (or no device, or the module is not loaded).
