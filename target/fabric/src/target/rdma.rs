@@ -1,7 +1,7 @@
 //! Queue pairs over RDMA: the listener, and the [`Wire`](super::connection::Wire) of a connection (CONFORMANCE 2).
 //!
 //! One task per listener hears the connection manager's events and hands each connection to a reactor; from then on the
-//! queue pair lives there, on that reactor's completion queue and shared receive queue of its device.
+//! queue pair lives there, on that reactor's completion queues and shared receive queue of its device.
 
 mod capsule;
 mod listener;

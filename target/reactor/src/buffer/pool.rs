@@ -89,6 +89,11 @@ impl BufferPool {
         }
     }
 
+    /// Does anybody wait for memory?
+    pub(crate) fn has_waiters(&self) -> bool {
+        !self.inner.waiters.borrow().is_empty()
+    }
+
     /// Bytes in free blocks.
     pub fn free_bytes(&self) -> usize {
         self.inner.blocks.borrow().free_units() as usize * UNIT_BYTES

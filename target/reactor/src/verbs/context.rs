@@ -142,7 +142,7 @@ impl SharedContext {
             sys::IBV_EVENT_CQ_ERR => {
                 // SAFETY: this kind of event names a completion queue.
                 let queue = unsafe { event.element.cq } as usize;
-                self.note_all(|fate| fate.completions == queue);
+                self.note_all(|fate| fate.completions.contains(&queue));
             }
             sys::IBV_EVENT_SRQ_ERR => {
                 // SAFETY: this kind of event names a shared receive queue.
@@ -193,16 +193,19 @@ pub(super) struct Fate {
     flags: AtomicU32,
     waker: Mutex<Option<Waker>>,
     /// Addresses of the queues that it uses.
-    completions: usize,
+    completions: [usize; 2],
     receives: usize,
 }
 
 impl Fate {
-    pub(super) fn new(completions: *mut sys::ibv_cq, receives: *mut sys::ibv_srq) -> Arc<Fate> {
+    pub(super) fn new(
+        completions: [*mut sys::ibv_cq; 2],
+        receives: *mut sys::ibv_srq,
+    ) -> Arc<Fate> {
         Arc::new(Fate {
             flags: AtomicU32::new(0),
             waker: Mutex::new(None),
-            completions: completions as usize,
+            completions: completions.map(|queue| queue as usize),
             receives: receives as usize,
         })
     }

@@ -9,8 +9,8 @@
 //!
 //! Invariants that the unsafe code rests on:
 //! 1. A C object is destroyed once, by the `Drop` of the one Rust object that owns it, after all
-//!    that refer to it: queue pairs, then the shared receive queue, the completion queue, its
-//!    channel, registrations, the protection domain. A context outlives its device, because the
+//!    that refer to it: queue pairs, then the shared receive queue, the completion queues, their
+//!    channels, registrations, the protection domain. A context outlives its device, because the
 //!    device holds an id of the connection manager that librdmacm keeps the context open for.
 //! 2. Memory that a work request names is owned by the table of works (or of receives) until the
 //!    completion of that request was seen, or until the queue it was posted to is destroyed.

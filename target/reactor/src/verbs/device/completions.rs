@@ -1,5 +1,6 @@
-//! The completion queue of one reactor on one device, and the channel through which it wakes a
-//! reactor that sleeps.
+//! A completion queue of one reactor on one device, and the channel through which it wakes a
+//! reactor that sleeps. There are two: one for messages that arrive, one for requests that end (see
+//! `poll`).
 //!
 //! Invariants:
 //! 1. `reserved <= capacity`: there is room for a completion of every request that the queues in

@@ -23,10 +23,12 @@ impl DeviceInner {
     fn turn(&self, cx: &mut Context<'_>) {
         self.set_driver(cx.waker());
         // Reading the events first: what is reaped afterwards is all that they announced.
-        match self.completions.poll_woken(cx) {
-            Ok(calls) => self.counters.shared().rdma_events.add(calls),
-            Err(error) => {
-                tracing::debug!(%error, "an RDMA completion channel is no longer watched")
+        for queue in [&self.arrivals, &self.endings] {
+            match queue.poll_woken(cx) {
+                Ok(calls) => self.counters.shared().rdma_events.add(calls),
+                Err(error) => {
+                    tracing::debug!(%error, "an RDMA completion channel is no longer watched")
+                }
             }
         }
         if !self.reap() {

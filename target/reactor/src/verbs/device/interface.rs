@@ -47,11 +47,11 @@ pub struct DeviceFigures {
     pub receives_lost: u32,
     /// Calls that handed requests to the device, since it was opened.
     pub doorbells: u64,
-    /// Looks at the completion queue.
+    /// Looks at the completion queues.
     pub polls: u64,
     /// Completions seen.
     pub completions: u64,
-    /// Times that the reactor asked to be woken, before it slept.
+    /// Times that the reactor asked a completion queue to wake it, before it slept.
     pub armings: u64,
 }
 

@@ -53,6 +53,11 @@ impl Memory {
         })
     }
 
+    /// Does anybody wait for memory of a pool that requests may hold buffers of?
+    pub(super) fn has_waiters(&self) -> bool {
+        self.pools.borrow().iter().any(|known| known.pool.has_waiters())
+    }
+
     /// Registers pools for local use, those of them that are not registered yet.
     pub(super) fn register<'a>(
         &self,

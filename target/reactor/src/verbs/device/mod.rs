@@ -1,6 +1,6 @@
-//! One RDMA device as one reactor uses it: a protection domain, the registered pools, a completion
-//! queue and a shared receive queue. Opened when the reactor's first connection on it comes,
-//! closed with the last.
+//! One RDMA device as one reactor uses it: a protection domain, the registered pools, two
+//! completion queues and a shared receive queue. Opened when the reactor's first connection on it
+//! comes, closed with the last.
 
 mod completions;
 mod driver;
@@ -44,7 +44,12 @@ pub(super) struct DeviceInner {
     /// Where they are in the table, by their number in completions.
     numbers: RefCell<HashMap<u32, usize>>,
     receives: RefCell<Receives>,
-    pub(super) completions: Completions,
+    /// Completions of receives.
+    pub(super) arrivals: Completions,
+    /// Completions of our own requests.
+    pub(super) endings: Completions,
+    /// Queue pairs of which somebody waits for the end of a request.
+    urgent: Cell<usize>,
     pub(super) memory: Memory,
     /// Until the device is gone.
     events: RefCell<Option<Watched>>,
@@ -64,7 +69,7 @@ pub(super) struct DeviceInner {
     completed: Cell<u64>,
 }
 
-/// Completions that there is room for at first, if the device has that much.
+/// Ends of requests that there is room for at first, if the device has that much.
 const COMPLETIONS: u32 = 4096;
 
 impl DeviceInner {
@@ -79,12 +84,9 @@ impl DeviceInner {
             options.receives_max.max(1).min(receives::max_for(positive(attributes.max_srq_wr)));
         let memory = Memory::new(context.clone())?;
         memory.register([local.pool()])?;
-        let completions = Completions::new(
-            context.clone(),
-            receives::entries(receives_max),
-            COMPLETIONS,
-            positive(attributes.max_cqe),
-        )?;
+        let max = positive(attributes.max_cqe);
+        let arrivals = Completions::new(context.clone(), receives::entries(receives_max), 0, max)?;
+        let endings = Completions::new(context.clone(), 0, COMPLETIONS, max)?;
         let data_bytes = options.capsule_data_bytes.min(crate::MAX_BUFFER_BYTES);
         let pool = local.pool().clone();
         let receives =
@@ -95,7 +97,9 @@ impl DeviceInner {
             pairs: RefCell::default(),
             numbers: RefCell::default(),
             receives: RefCell::new(receives),
-            completions,
+            arrivals,
+            endings,
+            urgent: Cell::new(0),
             memory,
             events: RefCell::new(Some(events)),
             context,
@@ -122,9 +126,9 @@ impl DeviceInner {
             receives_wanted: receives.target(),
             receives_lost: receives.lost(),
             doorbells: self.doorbells.get(),
-            polls: self.completions.polls.get(),
+            polls: self.arrivals.polls.get() + self.endings.polls.get(),
             completions: self.completed.get(),
-            armings: self.completions.armings.get(),
+            armings: self.arrivals.armings.get() + self.endings.armings.get(),
         }
     }
 
@@ -184,9 +188,20 @@ impl DeviceInner {
         Ok(())
     }
 
+    /// A queue pair is urgent now, or is not any more.
+    pub(super) fn count_urgent(&self, was: bool, is: bool) {
+        self.urgent.set(self.urgent.get() + usize::from(is) - usize::from(was));
+    }
+
+    /// Does anybody wait for the end of a request?
+    fn is_urgent(&self) -> bool {
+        self.urgent.get() > 0 || self.memory.has_waiters()
+    }
+
     /// Forgets a queue pair that was destroyed, or (`is_alive`) that could not be.
     pub(super) fn leave(&self, pair: &PairCore, number: u32, is_alive: bool) {
         self.context.remove_fate(number, &pair.fate);
+        pair.calm(self);
         let slot = usize::from(pair.name().slot);
         let known = self.pairs.borrow().get(slot).is_some_and(|known| known.name() == pair.name());
         if known {
@@ -197,7 +212,7 @@ impl DeviceInner {
         if is_alive {
             pair.forget_memory();
         } else {
-            self.completions.release(pair.requests_max());
+            self.endings.release(pair.requests_max());
         }
         self.find_lost();
         self.replenish();

@@ -1,4 +1,13 @@
 //! Handling completions, and the hooks by which a reactor looks for them between two rounds.
+//!
+//! Messages arrive in one queue, the ends of our own requests in another. A message always wakes a
+//! reactor that sleeps. The end of a request mostly concerns nobody, above all that a response has
+//! left: it is handled when the reactor looks the next time for whatever reason.
+//!
+//! Invariant: whoever waits for the end of a request makes the device urgent before the reactor
+//! sleeps, and the ends of an urgent device's requests wake it. So no wait is forgotten. Urgent are
+//! queue pairs with what `Works::is_urgent` lists, and all of them while somebody waits for memory,
+//! which requests hold until they have ended.
 
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
@@ -19,8 +28,9 @@ impl DeviceInner {
     /// Handles completions. Returns false when some were left for the next turn.
     pub(in crate::verbs) fn reap(&self) -> bool {
         let mut handled = 0;
+        // Endings first: they make room for what arrives.
         while handled < BUDGET
-            && let Some(completion) = self.completions.next()
+            && let Some(completion) = self.endings.next().or_else(|| self.arrivals.next())
         {
             handled += 1;
             self.handle(&completion);
@@ -38,7 +48,7 @@ impl DeviceInner {
 
     /// Handles all completions that there are now.
     pub(in crate::verbs) fn reap_all(&self) {
-        let rounds = self.completions.capacity() / BUDGET;
+        let rounds = (self.arrivals.capacity() + self.endings.capacity()) / BUDGET;
         for _ in 0..=rounds {
             if self.reap() {
                 return;
@@ -50,11 +60,11 @@ impl DeviceInner {
         match wr_id::parse(completion.wr_id) {
             Completed::Receive { slot } => self.received(slot, completion),
             Completed::Work { pair, work, is_write } => {
-                if let Some(known) = self.pair(pair)
-                    && known.completed(work, is_write, completion)
-                {
+                let Some(known) = self.pair(pair) else { return };
+                if known.completed(work, is_write, completion) {
                     self.note_blocked(pair);
                 }
+                known.weigh(self);
             }
             Completed::Unknown => tracing::warn!("an RDMA completion of nothing that is known"),
         }
@@ -70,6 +80,7 @@ impl DeviceInner {
             true => pair.received(message, len),
             false => pair.receive_failed(message.order, completion),
         }
+        pair.weigh(self);
     }
 
     fn pair(&self, name: PairName) -> Option<Rc<PairCore>> {
@@ -116,7 +127,9 @@ impl Devices {
         let list = self.list.borrow();
         let mut any = false;
         for device in list.iter().filter_map(Weak::upgrade) {
-            if device.completions.is_ready() {
+            // Both, so that what has ended is handled along with what has arrived.
+            let (ended, arrived) = (device.endings.is_ready(), device.arrivals.is_ready());
+            if ended || arrived {
                 device.wake_driver();
                 any = true;
             }
@@ -124,17 +137,19 @@ impl Devices {
         any
     }
 
-    /// Makes the next completion wake the reactor, which is about to sleep; looks once more, for
-    /// those that came too early for that.
+    /// Makes the next completion that anybody waits for wake the reactor, which is about to sleep;
+    /// looks once more, for those that came too early for that.
     pub(crate) fn arm(&self) -> bool {
         let list = self.list.borrow();
         if list.is_empty() {
             return false;
         }
         for device in list.iter().filter_map(Weak::upgrade) {
-            if device.completions.arm() {
-                device.counters.shared().rdma_armings.add(1);
+            let mut told = u64::from(device.arrivals.arm());
+            if device.is_urgent() {
+                told += u64::from(device.endings.arm());
             }
+            device.counters.shared().rdma_armings.add(told);
         }
         drop(list);
         self.wake_ready()

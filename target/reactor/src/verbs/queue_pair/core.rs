@@ -12,7 +12,7 @@ use super::work::{Bounds, Work, Works};
 use crate::buffer::BufferMut;
 use crate::verbs::cm::IdInner;
 use crate::verbs::context::Fate;
-use crate::verbs::device::{Message, PairName};
+use crate::verbs::device::{DeviceInner, Message, PairName};
 use crate::verbs::error::{WorkCause, WorkError, WorkOperation};
 
 /// One queue pair. In the device's table as long as the C object lives.
@@ -20,6 +20,8 @@ pub(in crate::verbs) struct PairCore {
     raw: NonNull<sys::ibv_qp>,
     name: Cell<PairName>,
     pub(super) works: RefCell<Works>,
+    /// Counted by the device as one of which somebody waits for the end of a request.
+    urgent: Cell<bool>,
     /// Messages up to this length travel inside the request.
     pub(super) inline_bytes: u32,
     /// Messages of works that do not: 64 bytes for each place in the table.
@@ -42,6 +44,7 @@ impl PairCore {
             raw,
             name: Cell::new(PairName { slot: 0, generation: 0 }),
             works: RefCell::new(Works::new(bounds)),
+            urgent: Cell::new(false),
             inline_bytes,
             messages: RefCell::new(None),
             received_order: Cell::new(0),
@@ -89,10 +92,25 @@ impl PairCore {
         std::mem::forget(self.messages.take());
     }
 
+    /// Finds out whether it is urgent. To be called after whatever changes its works.
+    pub(in crate::verbs) fn weigh(&self, device: &DeviceInner) {
+        self.set_urgent(device, self.works.borrow().is_urgent());
+    }
+
+    /// It leaves the device's table: nobody waits any more.
+    pub(in crate::verbs) fn calm(&self, device: &DeviceInner) {
+        self.set_urgent(device, false);
+    }
+
+    fn set_urgent(&self, device: &DeviceInner, is: bool) {
+        device.count_urgent(self.urgent.replace(is), is);
+    }
+
     /// Queues a work. What cannot be is dropped, and the queue pair fails.
-    pub(super) fn queue(&self, work: Work) {
+    pub(super) fn queue(&self, device: &DeviceInner, work: Work) {
         self.works.borrow_mut().queue(work);
         self.carry_out_sentence();
+        self.weigh(device);
     }
 
     /// Moves a queue pair that failed by our own judgement to its error state.

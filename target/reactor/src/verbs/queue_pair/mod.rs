@@ -139,13 +139,16 @@ impl QueuePair {
         if self.core.fate.is_fatal() {
             works.fail(WorkError::connection(WorkCause::Device));
         }
-        works.next_event().map_or(Poll::Pending, Poll::Ready)
+        let event = works.next_event();
+        drop(works);
+        self.core.weigh(&self.device.inner);
+        event.map_or(Poll::Pending, Poll::Ready)
     }
 
     /// Queues an RDMA READ of remote memory into the whole of `into`. More than the initiator
     /// depth wait their turn. On a queue pair that has ended it is dropped.
     pub fn read(&self, tag: u16, into: BufferMut, remote: RemoteMemory) {
-        self.core.queue(Work { tag, task: Task::Read { into, remote } });
+        self.core.queue(&self.device.inner, Work { tag, task: Task::Read { into, remote } });
     }
 
     /// Queues a SEND of `message` (its first 64 bytes) and behind it `payload`, after an RDMA
@@ -168,7 +171,7 @@ impl QueuePair {
         let write = write.filter(|(data, _)| !data.is_empty());
         let payload = payload.filter(|data| !data.is_empty());
         let task = Task::Send { message: bytes, len, payload, write, invalidate };
-        self.core.queue(Work { tag, task });
+        self.core.queue(&self.device.inner, Work { tag, task });
     }
 
     /// Hands everything queued to the device with one call; makes none when nothing is queued. True
@@ -190,6 +193,7 @@ impl QueuePair {
             }
             works.close();
         }
+        self.core.weigh(&self.device.inner);
         if let Err(error) = self.core.id.fail_pair() {
             tracing::debug!(%error, "an RDMA queue pair cannot be moved to its error state");
         }
@@ -204,6 +208,8 @@ impl QueuePair {
             let mut works = self.core.works.borrow_mut();
             if works.outstanding() > 0 {
                 works.remember_idle(cx.waker());
+                drop(works);
+                self.core.weigh(&self.device.inner);
                 return Poll::Pending;
             }
             works.is_closing()
@@ -220,8 +226,12 @@ impl QueuePair {
         limit.as_mut().poll(cx)
     }
 
-    /// How many works are queued or with the device.
+    /// How many works are queued or with the device. Those whose end nobody was woken for are
+    /// looked for first, so that none seems to be under way that ended long ago.
     pub fn outstanding(&self) -> usize {
+        if self.core.works.borrow().outstanding() > 0 {
+            self.device.inner.reap_all();
+        }
         self.core.works.borrow().outstanding()
     }
 

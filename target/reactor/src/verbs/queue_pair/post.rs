@@ -76,6 +76,7 @@ impl PairCore {
         if result.is_err() {
             self.carry_out_sentence();
         }
+        self.weigh(device);
         result
     }
 

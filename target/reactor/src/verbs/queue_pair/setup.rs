@@ -52,11 +52,12 @@ pub(super) fn make(
         depth: options.depth,
         initiator_depth: access.initiator_depth,
         requests_max: requests,
+        is_active: access.remote,
     };
-    inner.completions.reserve(requests)?;
+    inner.endings.reserve(requests)?;
     let reserved = Reserved { device: inner, requests: Some(requests) };
     let (raw, inline_bytes) = create(inner, requests)?;
-    let fate = Fate::new(inner.completions.raw(), inner.receive_queue());
+    let fate = Fate::new([inner.arrivals.raw(), inner.endings.raw()], inner.receive_queue());
     let core = PairCore::new(raw, bounds, inline_bytes, id.inner, fate);
     reserved.keep();
     // Owned by the result from here on, whatever fails below.
@@ -82,7 +83,7 @@ impl Reserved<'_> {
 impl Drop for Reserved<'_> {
     fn drop(&mut self) {
         if let Some(requests) = self.requests {
-            self.device.completions.release(requests);
+            self.device.endings.release(requests);
         }
     }
 }
@@ -95,8 +96,8 @@ fn create(device: &DeviceInner, requests: u32) -> io::Result<(NonNull<sys::ibv_q
     for inline in [header, 0] {
         let mut attributes = sys::ibv_qp_init_attr {
             qp_context: std::ptr::null_mut(),
-            send_cq: device.completions.raw(),
-            recv_cq: device.completions.raw(),
+            send_cq: device.endings.raw(),
+            recv_cq: device.arrivals.raw(),
             srq: device.receive_queue(),
             cap: sys::ibv_qp_cap {
                 max_send_wr: requests,

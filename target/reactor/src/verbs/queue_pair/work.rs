@@ -64,6 +64,8 @@ pub(super) struct Bounds {
     pub(super) initiator_depth: u8,
     /// Entries of the send queue.
     pub(super) requests_max: u32,
+    /// Our messages are commands, not responses.
+    pub(super) is_active: bool,
 }
 
 impl Bounds {
@@ -139,6 +141,13 @@ impl Works {
 
     pub(super) fn has_queued(&self) -> bool {
         !(self.reads.is_empty() && self.sends.is_empty())
+    }
+
+    /// Does anybody wait for the end of a request? For the data of READs; for room, while works are
+    /// queued; for all to end; and a command that cannot be sent is heard of in no other way.
+    pub(super) fn is_urgent(&self) -> bool {
+        let waits = self.is_over() || self.bounds.is_active || self.idle_waker.is_some();
+        self.reads_posted > 0 || self.has_queued() || (waits && self.outstanding() > 0)
     }
 
     /// Queues a work, unless the queue pair has ended: then it is dropped.

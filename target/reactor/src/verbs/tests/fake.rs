@@ -7,7 +7,7 @@
 )]
 
 use std::cell::Cell;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::c_void;
 use std::net::SocketAddr;
 use std::ptr::null_mut;
@@ -58,7 +58,16 @@ pub(super) enum Call {
     DestroyReceives,
     DestroyCompletions,
     ListDevices,
-    Arm,
+    ArmArrivals,
+    ArmEndings,
+}
+
+/// A completion queue: what is in it, and the event that it makes when it is armed.
+#[derive(Default)]
+struct Queue {
+    completions: VecDeque<sys::ibv_wc>,
+    channel_fd: i32,
+    is_armed: bool,
 }
 
 #[derive(Default)]
@@ -66,7 +75,10 @@ pub(super) struct State {
     pub(super) calls: Vec<Call>,
     pub(super) requests: VecDeque<Request>,
     pub(super) receives: VecDeque<(u64, Vec<(u64, u32)>)>,
-    pub(super) completions: VecDeque<sys::ibv_wc>,
+    /// Completion queues, by their address.
+    queues: HashMap<usize, Queue>,
+    /// Those of each queue pair that there ever was: of its requests, and of its receives.
+    pairs: HashMap<u32, (usize, usize)>,
     pub(super) async_events: VecDeque<sys::ibv_async_event>,
     pub(super) cm_events: VecDeque<Box<sys::rdma_cm_event>>,
     /// The send queue takes so many more requests, then refuses.
@@ -79,11 +91,22 @@ pub(super) struct State {
 
 unsafe impl Send for State {}
 
+impl State {
+    /// A queue that is destroyed takes nothing.
+    fn complete(&mut self, queue: usize, completion: sys::ibv_wc) {
+        let Some(queue) = self.queues.get_mut(&queue) else { return };
+        queue.completions.push_back(completion);
+        if std::mem::take(&mut queue.is_armed) {
+            let one = 1_u64.to_ne_bytes();
+            unsafe { libc::write(queue.channel_fd, one.as_ptr().cast(), 8) };
+        }
+    }
+}
+
 /// The device and what stands around it. Lives for ever; a test makes its own.
 pub(super) struct World {
     pub(super) context: *mut sys::ibv_context,
     pub(super) state: Mutex<State>,
-    pub(super) completion_fd: Cell<i32>,
     pub(super) inline: Cell<u32>,
     pub(super) completions_max: i32,
 }
@@ -119,7 +142,6 @@ impl World {
         let world: &World = Box::leak(Box::new(World {
             context,
             state: Mutex::new(State { next_number: 100, ..State::default() }),
-            completion_fd: Cell::new(-1),
             inline: Cell::new(64),
             completions_max,
         }));
@@ -142,7 +164,8 @@ impl World {
         assert!(rest.is_empty(), "the message fits");
         let mut completion = completion(id, pair, sys::IBV_WC_SUCCESS);
         completion.byte_len = u32::try_from(message.len()).expect("short");
-        state.completions.push_back(completion);
+        let (_, queue) = state.pairs[&pair];
+        state.complete(queue, completion);
     }
 
     /// Completes the oldest request; a successful one that did not ask for a completion has none.
@@ -150,15 +173,10 @@ impl World {
         let mut state = self.state.lock();
         let request = state.requests.pop_front().expect("a request is posted");
         if status != sys::IBV_WC_SUCCESS || request.flags & sys::IBV_SEND_SIGNALED != 0 {
-            state.completions.push_back(completion(request.id, request.pair, status));
+            let (queue, _) = state.pairs[&request.pair];
+            state.complete(queue, completion(request.id, request.pair, status));
         }
         request
-    }
-
-    /// Makes the event that an armed completion queue wakes its reactor with.
-    pub(super) fn ring(&self) {
-        let one = 1_u64.to_ne_bytes();
-        unsafe { libc::write(self.completion_fd.get(), one.as_ptr().cast(), 8) };
     }
 
     /// An asynchronous event, about a queue pair or about the device.
@@ -242,9 +260,10 @@ unsafe fn unmake<T>(context: *mut sys::ibv_context, object: *mut T, call: Option
 unsafe extern "C" fn poll_cq(cq: *mut sys::ibv_cq, room: i32, to: *mut sys::ibv_wc) -> i32 {
     unsafe {
         let mut state = world((*cq).context).state.lock();
+        let queue = state.queues.get_mut(&cq.addr()).expect("alive");
         let mut count = 0;
         while count < room
-            && let Some(completion) = state.completions.pop_front()
+            && let Some(completion) = queue.completions.pop_front()
         {
             to.add(count as usize).write(completion);
             count += 1;
@@ -254,7 +273,11 @@ unsafe extern "C" fn poll_cq(cq: *mut sys::ibv_cq, room: i32, to: *mut sys::ibv_
 }
 
 unsafe extern "C" fn req_notify_cq(cq: *mut sys::ibv_cq, _: i32) -> i32 {
-    unsafe { world((*cq).context) }.state.lock().calls.push(Call::Arm);
+    let mut state = unsafe { world((*cq).context) }.state.lock();
+    let queue = state.queues.get_mut(&cq.addr()).expect("alive");
+    queue.is_armed = true;
+    let is_endings = state.pairs.values().any(|(endings, _)| *endings == cq.addr());
+    state.calls.push(if is_endings { Call::ArmEndings } else { Call::ArmArrivals });
     0
 }
 
@@ -393,7 +416,6 @@ fn ibverbs() -> Ibverbs {
             let channel = make::<sys::ibv_comp_channel>(context);
             (*channel).context = context;
             (*channel).fd = eventfd();
-            world(context).completion_fd.set((*channel).fd);
             channel
         }),
         ibv_destroy_comp_channel: c!((channel: *mut sys::ibv_comp_channel) -> i32 {
@@ -411,6 +433,8 @@ fn ibverbs() -> Ibverbs {
             (*cq).context = context;
             (*cq).channel = channel;
             (*cq).cqe = entries;
+            let queue = Queue { channel_fd: (*channel).fd, ..Queue::default() };
+            world(context).state.lock().queues.insert(cq.addr(), queue);
             cq
         }),
         ibv_resize_cq: c!((cq: *mut sys::ibv_cq, entries: i32) -> i32 {
@@ -420,6 +444,7 @@ fn ibverbs() -> Ibverbs {
         ibv_destroy_cq: c!((
             cq: *mut sys::ibv_cq
         ) -> i32 {
+            world((*cq).context).state.lock().queues.remove(&cq.addr());
             unmake((*cq).context, cq, Some(Call::DestroyCompletions))
         }),
         ibv_get_cq_event: c!((
@@ -452,6 +477,8 @@ fn ibverbs() -> Ibverbs {
             let mut state = world(context).state.lock();
             state.next_number += 1;
             (*qp).qp_num = state.next_number;
+            let queues = ((*attributes).send_cq.addr(), (*attributes).recv_cq.addr());
+            state.pairs.insert((*qp).qp_num, queues);
             (*attributes).cap.max_inline_data = world(context).inline.get();
             qp
         }),

@@ -4,4 +4,5 @@
 mod fake;
 mod life;
 mod rig;
+mod sleep;
 mod transfer;
