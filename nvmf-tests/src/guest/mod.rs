@@ -43,7 +43,7 @@ pub use shell::Shell;
 
 use crate::node::free_port;
 use crate::paths::RunDir;
-use crate::prepare::kernel_files;
+use crate::prepare::{kernel_files, say};
 use crate::process::{Tied, spawn, tail, wait_until};
 use link::Link;
 
@@ -83,6 +83,11 @@ impl Deref for Guest {
     }
 }
 
+/// How often a guest is booted whose kernel died as [`Guest::boot_again`] says.
+const BOOT_ATTEMPTS: u32 = 4;
+/// What the console says then.
+const EMULATOR_TRIPPED: &str = "Oops: int3";
+
 impl Guest {
     /// Boots a guest and waits until its agent answers.
     pub fn boot(options: &GuestOptions) -> Result<Self> {
@@ -90,8 +95,28 @@ impl Guest {
             return Self::boot_with(options, Accelerator::Tcg, BOOT_DEADLINE);
         }
         accelerator::choose(|accelerator, deadline| {
-            Self::boot_with(options, accelerator, deadline.unwrap_or(BOOT_DEADLINE))
+            Self::boot_again(options, accelerator, deadline.unwrap_or(BOOT_DEADLINE))
         })
+    }
+
+    /// A guest of many processors now and then trips over the emulator while its kernel patches itself: it dies of a
+    /// breakpoint before it has run any program. Nothing of ours is to blame for that, so it is booted again.
+    fn boot_again(
+        options: &GuestOptions,
+        accelerator: Accelerator,
+        deadline: Duration,
+    ) -> Result<Self> {
+        for attempt in 1..BOOT_ATTEMPTS {
+            match Self::boot_with(options, accelerator, deadline) {
+                Err(error) if format!("{error:#}").contains(EMULATOR_TRIPPED) => {
+                    say(&format!(
+                        "the emulator tripped over the kernel's own patching (attempt {attempt}); booting again"
+                    ));
+                }
+                other => return other,
+            }
+        }
+        Self::boot_with(options, accelerator, deadline)
     }
 
     fn boot_with(
