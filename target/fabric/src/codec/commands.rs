@@ -277,3 +277,58 @@ impl Commands {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn command_id_may_be_used_again_once_answered_though_its_slot_is_still_taken() {
+        let mut commands = Commands::new(2);
+        let first = commands.admit(7, CommandData::None).unwrap();
+        assert_eq!(commands.admit(7, CommandData::None), Err(AdmitError::Duplicate));
+        commands.answered(first);
+        let second = commands.admit(7, CommandData::None).unwrap();
+        assert_ne!(first, second);
+        commands.release(first);
+        assert_eq!(commands.find(7), Some(second));
+        assert_eq!(commands.cid(second), 7);
+    }
+
+    #[test]
+    fn slots_whose_answer_is_on_its_way_are_bounded_by_as_many_again() {
+        let mut commands = Commands::new(2);
+        for cid in 0..4 {
+            let slot = commands.admit(cid, CommandData::None).unwrap();
+            commands.answered(slot);
+            commands.answered(slot);
+        }
+        assert_eq!(commands.admit(9, CommandData::None), Err(AdmitError::TooMany));
+        commands.release(0);
+        assert!(commands.admit(9, CommandData::None).is_ok());
+    }
+
+    #[test]
+    fn answered_commands_leave_room_for_as_many_as_the_queue_is_deep() {
+        let mut commands = Commands::new(2);
+        let first = commands.admit(0, CommandData::None).unwrap();
+        commands.admit(1, CommandData::None).unwrap();
+        assert_eq!(commands.admit(2, CommandData::None), Err(AdmitError::TooMany));
+        commands.answered(first);
+        assert!(commands.admit(2, CommandData::None).is_ok());
+        assert_eq!(commands.admit(3, CommandData::None), Err(AdmitError::TooMany));
+    }
+
+    #[test]
+    fn raised_limit_keeps_answered_commands_out_of_the_way() {
+        let mut commands = Commands::new(2);
+        let slot = commands.admit(5, CommandData::None).unwrap();
+        commands.answered(slot);
+        commands.set_limit(64);
+        assert_eq!(commands.find(5), None);
+        commands.admit(5, CommandData::None).unwrap();
+        commands.release(slot);
+        assert!(commands.find(5).is_some());
+    }
+}

@@ -42,8 +42,12 @@ pub(super) async fn serve<S: Service>(
     let admin = wanted.queue.get() == 0;
     let extra = if admin { limits.admin_extra_commands } else { 0 };
     let depth = usize::from(wanted.hsqsize) + 1 + extra;
-    let pools = (local.pool().clone(), reserve().ok()?);
-    let (peer, own) = (request.id.peer()?, request.id.local()?);
+    let (Ok(reserve), Some(peer), Some(own)) = (reserve(), request.id.peer(), request.id.local())
+    else {
+        reject(request.id, RejectStatus::NoResources);
+        return None;
+    };
+    let pools = (local.pool().clone(), reserve);
     let options = DeviceOptions {
         capsule_data_bytes: limits.rdma.in_capsule_bytes as usize,
         receives_max: limits.rdma.receives,
