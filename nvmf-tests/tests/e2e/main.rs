@@ -58,9 +58,6 @@ nvmf_tests::on_every_kernel! {
         }
     }
     over rdma alone {
-        hostile {
-            hostile_host_harms_nobody_but_itself,
-        }
         multipath {
             discovery_by_either_transport_lists_both,
             either_transport_may_go_and_come_back_under_every_path_policy,
@@ -76,6 +73,11 @@ nvmf_tests::on_every_kernel! {
             node_without_the_library_serves_tcp_and_says_so,
             node_without_a_device_serves_it_once_it_is_there,
             node_that_may_not_use_the_devices_says_what_to_set,
+        }
+    }
+    over rdma with one host {
+        hostile {
+            hostile_host_harms_nobody_but_itself,
         }
     }
 }
