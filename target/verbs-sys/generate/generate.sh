@@ -14,7 +14,6 @@ common=(
   --blocklist-type 'pthread_.*|__pthread.*|__atomic_wide.*'
   --blocklist-type 'sockaddr|sockaddr_in|sockaddr_in6|sockaddr_storage|sa_family_t|in_addr.*|in6_addr.*|in_port_t'
   --default-non-copy-union-style manually_drop
-  --raw-line '// Written by generate/generate.sh; not for editing.'
 )
 
 join() { local IFS='|'; echo "$*"; }
@@ -41,6 +40,7 @@ cm_functions=(
 "$bindgen" "${common[@]}" --dynamic-loading Ibverbs \
   --allowlist-function "$(join "${verbs_functions[@]}")" --allowlist-var "$(join "${verbs_items[@]}")" \
   --allowlist-type 'ibv_send_wr|ibv_recv_wr|ibv_wc|ibv_sge|ibv_access_flags|ibv_send_flags|ibv_qp_attr_mask' \
+  --raw-line '//! Bindings of libibverbs, written by generate/generate.sh; not for editing.' \
   --raw-line 'use libc::{pthread_cond_t, pthread_mutex_t};' \
   --output ../src/ibverbs.rs ibverbs.h
 
@@ -48,6 +48,7 @@ cm_functions=(
   --allowlist-function "$(join "${cm_functions[@]}")" \
   --allowlist-var 'RDMA_CM_EVENT_.*|RDMA_PS_TCP|RDMA_OPTION_ID|RDMA_OPTION_ID_AFONLY|RDMA_OPTION_ID_REUSEADDR' \
   --blocklist-type '_?_?ibv_.*|_compat_ibv.*|__be32|__be64|__u32|__u64' \
+  --raw-line '//! Bindings of librdmacm, written by generate/generate.sh; not for editing.' \
   --raw-line 'use crate::ibverbs::*;' --raw-line 'pub type ibv_sa_path_rec = libc::c_void;' --raw-line 'use libc::{sockaddr, sockaddr_in, sockaddr_in6, sockaddr_storage};' \
   --output ../src/rdmacm.rs rdmacm.h
 

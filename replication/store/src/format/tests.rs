@@ -1,3 +1,4 @@
+//! Layouts on disk: sizes, checksums, what is refused.
 #![allow(clippy::unwrap_used)]
 use uuid::Uuid;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};

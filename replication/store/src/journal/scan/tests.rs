@@ -1,3 +1,4 @@
+//! Reading the journal back: whole, torn and damaged.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 use super::*;
 use crate::format::BLOCK;
