@@ -110,3 +110,16 @@ pub(crate) fn is_closed_by_peer(stream: &TcpStream) -> bool {
         Poll::Pending => false,
     }
 }
+
+/// One read: first the rest of a transfer, straight into its buffer, then what follows it into `spare`.
+pub(crate) fn receive_split(
+    stream: &TcpStream,
+    direct: &mut [u8],
+    spare: &mut [u8],
+) -> io::Result<Option<usize>> {
+    let wanted = direct.len() + spare.len();
+    if direct.is_empty() {
+        return receive(stream, &mut [IoSliceMut::new(spare)], wanted);
+    }
+    receive(stream, &mut [IoSliceMut::new(direct), IoSliceMut::new(spare)], wanted)
+}

@@ -1,7 +1,6 @@
 //! The task of a host's queue pair: sends what was submitted, receives what was answered.
 
 use std::cell::RefCell;
-use std::io::IoSliceMut;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -121,14 +120,7 @@ impl Driver {
             }
             None => &mut [],
         };
-        let spare = self.area.spare(limit);
-        let wanted = direct.len() + spare.len();
-        let result = if direct.is_empty() {
-            socket::receive(&self.stream, &mut [IoSliceMut::new(spare)], wanted)
-        } else {
-            let mut slices = [IoSliceMut::new(direct), IoSliceMut::new(spare)];
-            socket::receive(&self.stream, &mut slices, wanted)
-        };
+        let result = socket::receive_split(&self.stream, direct, self.area.spare(limit));
         result.map_err(|error| HostError::from(&error))
     }
 

@@ -70,14 +70,7 @@ impl TcpWire {
             }
             None => &mut [],
         };
-        let spare = self.area.spare(limit);
-        let wanted = direct.len() + spare.len();
-        let result = if direct.is_empty() {
-            socket::receive(&self.stream, &mut [IoSliceMut::new(spare)], wanted)
-        } else {
-            let mut slices = [IoSliceMut::new(direct), IoSliceMut::new(spare)];
-            socket::receive(&self.stream, &mut slices, wanted)
-        };
+        let result = socket::receive_split(&self.stream, direct, self.area.spare(limit));
         core.local.counters().count_socket_calls(1);
         let count = result.map_err(|error| CloseReason::from(&error))?;
         core.queue.count(|counters| {
