@@ -24,6 +24,8 @@ mod cm;
 mod context;
 mod device;
 mod error;
+#[cfg(any(test, feature = "fake-verbs"))]
+pub mod fake;
 mod library;
 mod queue_pair;
 mod removed;

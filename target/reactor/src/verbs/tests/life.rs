@@ -4,8 +4,8 @@ use std::task::{Context, Poll, Waker};
 
 use afs_verbs_sys as sys;
 
-use super::fake::Call;
 use super::rig::{Pair, Rig, on_reactor, settle};
+use crate::verbs::fake::Call;
 use crate::verbs::{
     CmEventKind, DeviceOptions, QueuePair, QueuePairEvent, QueuePairOptions, RdmaDevice,
     RemoteMemory, Unavailable, Verbs, WorkCause,

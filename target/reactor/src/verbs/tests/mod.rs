@@ -1,7 +1,6 @@
 //! Queue pairs over the fake provider.
 #![allow(clippy::unwrap_used)]
 
-mod fake;
 mod life;
 mod rig;
 mod sleep;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use afs_verbs_sys as sys;
 
-use super::fake::World;
+use crate::verbs::fake::World;
 use crate::verbs::{
     CmChannel, CmEventKind, CmId, ConnectRequest, DeviceOptions, QueuePair, QueuePairEvent,
     QueuePairOptions, RdmaDevice,

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use afs_verbs_sys as sys;
 
-use super::fake::{Call, World};
 use super::rig::{Pair, Rig, on_reactor, settle};
 use crate::BufferPool;
+use crate::verbs::fake::{Call, World};
 use crate::verbs::{
     DeviceOptions, QueuePair, QueuePairEvent, QueuePairOptions, RdmaDevice, RemoteMemory, WorkCause,
 };

@@ -2,8 +2,8 @@
 
 use afs_verbs_sys as sys;
 
-use super::fake::Call;
 use super::rig::{DATA, Rig, on_reactor, settle};
+use crate::verbs::fake::Call;
 use crate::verbs::{QueuePairEvent, RemoteMemory, WorkCause};
 
 const REMOTE: RemoteMemory = RemoteMemory { address: 0xabcd_0000, key: 0x77 };

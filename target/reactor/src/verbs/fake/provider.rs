@@ -5,9 +5,10 @@
     clippy::cast_possible_truncation,
     reason = "plays the part of C"
 )]
+#![cfg_attr(not(test), allow(dead_code, reason = "the tests of this crate use all of it"))]
 
 use std::cell::Cell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::c_void;
 use std::net::SocketAddr;
 use std::ptr::null_mut;
@@ -31,22 +32,22 @@ macro_rules! c {
 
 /// A request as the device got it.
 #[derive(Debug, Clone)]
-pub(super) struct Request {
-    pub(super) id: u64,
-    pub(super) pair: u32,
-    pub(super) opcode: u32,
-    pub(super) flags: u32,
-    pub(super) remote: (u64, u32),
-    pub(super) invalidate: u32,
+pub(in crate::verbs) struct Request {
+    pub(in crate::verbs) id: u64,
+    pub(in crate::verbs) pair: u32,
+    pub(in crate::verbs) opcode: u32,
+    pub(in crate::verbs) flags: u32,
+    pub(in crate::verbs) remote: (u64, u32),
+    pub(in crate::verbs) invalidate: u32,
     /// Address, length and key of each element.
-    pub(super) elements: Vec<(u64, u32, u32)>,
+    pub(in crate::verbs) elements: Vec<(u64, u32, u32)>,
     /// What an inline message said.
-    pub(super) inline: Vec<u8>,
+    pub(in crate::verbs) inline: Vec<u8>,
 }
 
 /// What happens to the device, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Call {
+pub(in crate::verbs) enum Call {
     PostSend(usize),
     PostReceive(usize),
     Modify(u32),
@@ -71,21 +72,35 @@ struct Queue {
 }
 
 #[derive(Default)]
-pub(super) struct State {
-    pub(super) calls: Vec<Call>,
-    pub(super) requests: VecDeque<Request>,
-    pub(super) receives: VecDeque<(u64, Vec<(u64, u32)>)>,
+pub(in crate::verbs) struct State {
+    pub(in crate::verbs) calls: Vec<Call>,
+    pub(in crate::verbs) requests: VecDeque<Request>,
+    pub(in crate::verbs) receives: VecDeque<(u64, Vec<(u64, u32)>)>,
     /// Completion queues, by their address.
     queues: HashMap<usize, Queue>,
     /// Those of each queue pair that there ever was: of its requests, and of its receives.
     pairs: HashMap<u32, (usize, usize)>,
-    pub(super) async_events: VecDeque<sys::ibv_async_event>,
-    pub(super) cm_events: VecDeque<Box<sys::rdma_cm_event>>,
+    pub(in crate::verbs) async_events: VecDeque<sys::ibv_async_event>,
+    pub(in crate::verbs) cm_events: VecDeque<Box<Event>>,
+    /// Descriptors of the channels that events come from.
+    channels: Vec<i32>,
+    /// Ids that are not destroyed, by their address.
+    ids: HashSet<usize>,
+    /// Those that listen, oldest first, by their address.
+    pub(in crate::verbs) listeners: Vec<usize>,
+    /// How often one began to listen.
+    pub(in crate::verbs) listened: usize,
+    /// What binding to an address fails with.
+    pub(in crate::verbs) bind_error: Option<i32>,
+    /// Queue pairs by the id that was accepted with them, by its address.
+    pub(in crate::verbs) accepted: HashMap<usize, u32>,
+    /// Ids that ever were, by their address.
+    pub(in crate::verbs) accepted_ever: HashSet<usize>,
     /// The send queue takes so many more requests, then refuses.
-    pub(super) room: Option<usize>,
+    pub(in crate::verbs) room: Option<usize>,
     /// Protection domains, registrations, queues, queue pairs, channels and ids that are alive.
-    pub(super) alive: i64,
-    pub(super) access: Vec<u32>,
+    pub(in crate::verbs) alive: i64,
+    pub(in crate::verbs) access: Vec<u32>,
     next_number: u32,
 }
 
@@ -104,11 +119,11 @@ impl State {
 }
 
 /// The device and what stands around it. Lives for ever; a test makes its own.
-pub(super) struct World {
-    pub(super) context: *mut sys::ibv_context,
-    pub(super) state: Mutex<State>,
-    pub(super) inline: Cell<u32>,
-    pub(super) completions_max: i32,
+pub(in crate::verbs) struct World {
+    pub(in crate::verbs) context: *mut sys::ibv_context,
+    pub(in crate::verbs) state: Mutex<State>,
+    pub(in crate::verbs) inline: Cell<u32>,
+    pub(in crate::verbs) completions_max: i32,
 }
 
 unsafe impl Send for World {}
@@ -129,7 +144,7 @@ fn fail(errno: i32) -> i32 {
 }
 
 impl World {
-    pub(super) fn new(completions_max: i32) -> (&'static World, Verbs) {
+    pub(in crate::verbs) fn new(completions_max: i32) -> (&'static World, Verbs) {
         let device: &mut sys::ibv_device = Box::leak(Box::new(unsafe { std::mem::zeroed() }));
         let context: &mut sys::ibv_context = Box::leak(Box::new(unsafe { std::mem::zeroed() }));
         context.device = device;
@@ -151,7 +166,7 @@ impl World {
     }
 
     /// A message of the peer for the queue pair. It takes the oldest receive.
-    pub(super) fn deliver(&self, pair: u32, message: &[u8]) {
+    pub(in crate::verbs) fn deliver(&self, pair: u32, message: &[u8]) {
         let mut state = self.state.lock();
         let (id, elements) = state.receives.pop_front().expect("a receive is posted");
         let mut rest = message;
@@ -169,7 +184,7 @@ impl World {
     }
 
     /// Completes the oldest request; a successful one that did not ask for a completion has none.
-    pub(super) fn complete(&self, status: u32) -> Request {
+    pub(in crate::verbs) fn complete(&self, status: u32) -> Request {
         let mut state = self.state.lock();
         let request = state.requests.pop_front().expect("a request is posted");
         if status != sys::IBV_WC_SUCCESS || request.flags & sys::IBV_SEND_SIGNALED != 0 {
@@ -180,7 +195,7 @@ impl World {
     }
 
     /// An asynchronous event, about a queue pair or about the device.
-    pub(super) fn async_event(&self, kind: u32, pair: *mut sys::ibv_qp) {
+    pub(in crate::verbs) fn async_event(&self, kind: u32, pair: *mut sys::ibv_qp) {
         let element = sys::ibv_async_event__bindgen_ty_1 { qp: pair };
         let event = sys::ibv_async_event { element, event_type: kind };
         self.state.lock().async_events.push_back(event);
@@ -189,37 +204,70 @@ impl World {
     }
 
     /// Those that the context keeps open.
-    pub(super) fn descriptors(&self) -> [i32; 2] {
+    pub(in crate::verbs) fn descriptors(&self) -> [i32; 2] {
         unsafe { [(*self.context).cmd_fd, (*self.context).async_fd] }
     }
 
-    pub(super) fn calls(&self) -> Vec<Call> {
+    pub(in crate::verbs) fn calls(&self) -> Vec<Call> {
         self.state.lock().calls.clone()
     }
 
-    pub(super) fn forget_calls(&self) {
+    pub(in crate::verbs) fn forget_calls(&self) {
         self.state.lock().calls.clear();
     }
 
     /// An event for the connection manager's channel.
-    pub(super) fn cm_event(
+    pub(in crate::verbs) fn cm_event(
         &self,
         kind: u32,
         id: *mut sys::rdma_cm_id,
         listener: *mut sys::rdma_cm_id,
     ) {
-        let mut event: Box<sys::rdma_cm_event> = Box::new(unsafe { std::mem::zeroed() });
-        event.event = kind;
-        event.id = id;
-        event.listen_id = listener;
-        self.state.lock().cm_events.push_back(event);
+        self.cm_event_with(kind, (id, listener), &[], 0);
+    }
+
+    /// As [`World::cm_event`], with what a peer says in it. Nobody hears events of an id that is destroyed.
+    pub(in crate::verbs) fn cm_event_with(
+        &self,
+        kind: u32,
+        (id, listener): (*mut sys::rdma_cm_id, *mut sys::rdma_cm_id),
+        private_data: &[u8],
+        initiator_depth: u8,
+    ) {
+        let mut event: Box<Event> = Box::new(unsafe { std::mem::zeroed() });
+        event.raw.event = kind;
+        event.raw.id = id;
+        event.raw.listen_id = listener;
+        event.private_data[..private_data.len()].copy_from_slice(private_data);
+        event.private_data_len = u8::try_from(private_data.len()).expect("short");
+        event.initiator_depth = initiator_depth;
+        let mut state = self.state.lock();
+        if state.ids.contains(&id.addr()) {
+            state.cm_events.push_back(event);
+            let one = 1_u64.to_ne_bytes();
+            for channel in &state.channels {
+                unsafe { libc::write(*channel, one.as_ptr().cast(), 8) };
+            }
+        }
     }
 
     /// An id as a connection request brings it.
-    pub(super) fn fresh_id(&self) -> *mut sys::rdma_cm_id {
-        self.state.lock().alive += 1;
-        new_id(self.context)
+    pub(in crate::verbs) fn fresh_id(&self) -> *mut sys::rdma_cm_id {
+        let id = new_id(self.context);
+        let mut state = self.state.lock();
+        state.alive += 1;
+        state.ids.insert(id.addr());
+        id
     }
+}
+
+/// An event, and behind it what it points to.
+#[repr(C)]
+pub(in crate::verbs) struct Event {
+    raw: sys::rdma_cm_event,
+    private_data: [u8; 64],
+    private_data_len: u8,
+    initiator_depth: u8,
 }
 
 fn completion(id: u64, pair: u32, status: u32) -> sys::ibv_wc {
@@ -511,16 +559,20 @@ fn rdmacm() -> Rdmacm {
     Rdmacm {
         __library: library(),
         rdma_create_event_channel: c!(() -> *mut sys::rdma_event_channel {
-            (*CURRENT.get()).state.lock().alive += 1;
             let raw = sys::rdma_event_channel { fd: eventfd() };
+            let mut state = (*CURRENT.get()).state.lock();
+            state.alive += 1;
+            state.channels.push(raw.fd);
             let one = 1_u64.to_ne_bytes();
             libc::write(raw.fd, one.as_ptr().cast(), 8);
             Box::into_raw(Box::new(Channel { raw, world: CURRENT.get() })).cast()
         }),
         rdma_destroy_event_channel: c!((channel: *mut sys::rdma_event_channel) {
             let channel = Box::from_raw(channel.cast::<Channel>());
+            let mut state = (*channel.world).state.lock();
+            state.alive -= 1;
+            state.channels.retain(|fd| *fd != channel.raw.fd);
             libc::close(channel.raw.fd);
-            (*channel.world).state.lock().alive -= 1;
         }),
         rdma_create_id: c!((
             channel: *mut sys::rdma_event_channel,
@@ -531,8 +583,20 @@ fn rdmacm() -> Rdmacm {
             *id = (*(*channel.cast::<Channel>()).world).fresh_id();
             0
         }),
-        rdma_destroy_id: c!((id: *mut sys::rdma_cm_id) -> i32 { unmake((*id).verbs, id, None) }),
+        rdma_destroy_id: c!((id: *mut sys::rdma_cm_id) -> i32 {
+            let mut state = world((*id).verbs).state.lock();
+            state.alive -= 1;
+            state.ids.remove(&id.addr());
+            state.accepted.remove(&id.addr());
+            state.listeners.retain(|listener| *listener != id.addr());
+            state.cm_events.retain(|event| event.raw.id != id);
+            // Not freed: an event of it may be on its way to another thread, for which the real one waits.
+            0
+        }),
         rdma_bind_addr: c!((id: *mut sys::rdma_cm_id, address: *mut libc::sockaddr) -> i32 {
+            if let Some(errno) = world((*id).verbs).state.lock().bind_error {
+                return fail(errno);
+            }
             let given: Option<SocketAddr> = address::from_c(address.cast());
             let local = &raw mut (*id).route.addr.__bindgen_anon_1;
             local.cast::<libc::sockaddr_storage>().write(address::to_c(given.expect("an address")));
@@ -554,11 +618,21 @@ fn rdmacm() -> Rdmacm {
             note(id, Call::Connect)
         }),
         rdma_establish: c!((id: *mut sys::rdma_cm_id) -> i32 { note(id, Call::Establish) }),
-        rdma_listen: c!((_: *mut sys::rdma_cm_id, _: i32) -> i32 { 0 }),
+        rdma_listen: c!((id: *mut sys::rdma_cm_id, _: i32) -> i32 {
+            let mut state = world((*id).verbs).state.lock();
+            state.listeners.push(id.expose_provenance());
+            state.listened += 1;
+            0
+        }),
         rdma_accept: c!((
             id: *mut sys::rdma_cm_id,
-            _: *mut sys::rdma_conn_param
+            parameter: *mut sys::rdma_conn_param
         ) -> i32 {
+            let number = (*parameter).qp_num;
+            let mut state = world((*id).verbs).state.lock();
+            state.accepted.insert(id.addr(), number);
+            state.accepted_ever.insert(id.addr());
+            drop(state);
             note(id, Call::Accept)
         }),
         rdma_reject: c!((_: *mut sys::rdma_cm_id, _: *const c_void, _: u8) -> i32 { 0 }),
@@ -570,14 +644,19 @@ fn rdmacm() -> Rdmacm {
             let world = &*(*channel.cast::<Channel>()).world;
             match world.state.lock().cm_events.pop_front() {
                 Some(next) => {
-                    *event = Box::into_raw(next);
+                    let next = Box::into_raw(next);
+                    let parameter = &mut *(*next).raw.param.conn;
+                    parameter.private_data = (&raw const (*next).private_data).cast();
+                    parameter.private_data_len = (*next).private_data_len;
+                    parameter.initiator_depth = (*next).initiator_depth;
+                    *event = next.cast();
                     0
                 }
                 None => fail(libc::EAGAIN),
             }
         }),
         rdma_ack_cm_event: c!((event: *mut sys::rdma_cm_event) -> i32 {
-            drop(Box::from_raw(event));
+            drop(Box::from_raw(event.cast::<Event>()));
             0
         }),
         rdma_get_devices: c!((_: *mut i32) -> *mut *mut sys::ibv_context {
