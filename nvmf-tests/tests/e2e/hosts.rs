@@ -9,6 +9,7 @@ use nvmf_tests::node::NodeOptions;
 use nvmf_tests::nvme::{self, Connection, Target, Transport};
 use nvmf_tests::scene::{Scene, nqn};
 
+use crate::hostile::asks_and_never_confirms;
 use crate::resources::{at_rest, returns_to};
 
 const ROUND: &str = "rw=randwrite bsrange=4k-64k iodepth=32 size=16m";
@@ -26,6 +27,8 @@ pub fn host_that_loses_its_power_under_load_leaves_nothing_behind(scene: &mut Sc
     let mut load = Rounds::start(&host, &connection.disk, ROUND)?;
     load.go_on(0, DEADLINE)?;
     ensure!(scene.node.metrics()?.sum("afs_controllers") == Some(1.0), "not one controller");
+    // It is also about to connect more: what the node answers to that, and all it sends to take leave, gets lost.
+    asks_and_never_confirms(scene, &host, &target, &connection.nqn)?;
     host.power_cut()?;
     returns_to(scene, &before)?;
 

@@ -161,6 +161,7 @@ fn protocol_error(reason: &CloseReason) -> Option<&'static str> {
         CloseReason::DuplicateCommandId(_) => Some("duplicate_command_id"),
         CloseReason::TerminatedByHost { .. } => Some("terminated_by_host"),
         CloseReason::NoIcRequest => Some("no_icreq"),
+        CloseReason::NotEstablished => Some("not_established"),
         CloseReason::NoConnect => Some("no_connect"),
         CloseReason::Stalled => Some("stalled"),
         CloseReason::Evicted => Some("evicted"),

@@ -305,10 +305,41 @@ pub async fn no_credits(world: World) -> Held {
         raw.send(identify(cid).as_bytes()).await;
     }
     println!("not looking");
+    // The reactor, too, so that nothing posts receives.
+    stand_still()
+}
+
+fn stand_still() -> ! {
     loop {
-        // The reactor, too, so that nothing posts receives.
         std::thread::park();
     }
+}
+
+/// Connections of which each waiting host has so many.
+const WAITING: usize = 16;
+
+/// Connection requests, admin and I/O, whose acceptance is never confirmed. Ends only when it is killed.
+pub async fn half_open(world: World) -> Held {
+    let mut open = Vec::new();
+    for index in 0..WAITING {
+        let qid = u16::try_from(index % 2).unwrap_or(0);
+        let data = Request::new(QueueId(qid), ADMIN_SQSIZE, None).to_data();
+        let (verbs, address) = (&world.verbs, world.target.0);
+        let asked = Raw::ask(verbs, address, &world.local, data.as_bytes(), ENTRIES).await;
+        open.push(asked.map_err(|why| format!("a request that is left alone: {why:?}"))?);
+    }
+    println!("waiting");
+    stand_still()
+}
+
+/// Connections that are established, and no Connect follows. Ends only when it is killed.
+pub async fn no_connect(world: World) -> Held {
+    let mut open = Vec::new();
+    for _ in 0..WAITING {
+        open.push(world.admin(ENTRIES).await?);
+    }
+    println!("waiting");
+    stand_still()
 }
 
 /// Large reads and writes at depth, until the process is killed.

@@ -3,6 +3,8 @@
 //! `hostile_rdma ADDRESS NQN` prints a line per case and ends with `all cases held`, or fails at the first that did not.
 //! After each case a well-behaved host, connected all the while, must still be served.
 //! `hostile_rdma ADDRESS NQN no-credits` stops taking responses, until it is killed.
+//! `hostile_rdma ADDRESS NQN half-open` asks for connections and never confirms one, `no-connect` confirms them and then says
+//! nothing; both say `waiting`, until they are killed.
 //! `hostile_rdma ADDRESS NQN drown` keeps many RDMA READs and WRITEs under way until it is killed.
 #![allow(clippy::unwrap_used)]
 
@@ -19,6 +21,8 @@ use afs_reactor::{ReactorConfig, Reactors};
 enum What {
     All,
     NoCredits,
+    HalfOpen,
+    NoConnect,
     Drown,
 }
 
@@ -28,10 +32,12 @@ fn main() -> ExitCode {
     let (target, what) = match words.as_slice() {
         [address, nqn] => (target(address, nqn), What::All),
         [address, nqn, "no-credits"] => (target(address, nqn), What::NoCredits),
+        [address, nqn, "half-open"] => (target(address, nqn), What::HalfOpen),
+        [address, nqn, "no-connect"] => (target(address, nqn), What::NoConnect),
         [address, nqn, "drown"] => (target(address, nqn), What::Drown),
         _ => {
             eprintln!(
-                "usage: hostile_rdma ADDRESS NQN [no-credits|drown]; see the beginning of this file"
+                "usage: hostile_rdma ADDRESS NQN [no-credits|half-open|no-connect|drown]; see the beginning of this file"
             );
             return ExitCode::from(2);
         }
@@ -43,6 +49,8 @@ fn main() -> ExitCode {
         match what {
             What::All => cases::all(world).await,
             What::NoCredits => cases::no_credits(world).await,
+            What::HalfOpen => cases::half_open(world).await,
+            What::NoConnect => cases::no_connect(world).await,
             What::Drown => cases::drown(world).await,
         }
     });

@@ -55,6 +55,21 @@ impl Raw {
         private_data: &[u8],
         depth: u16,
     ) -> Result<Raw, NotConnected> {
+        let raw = Raw::ask(verbs, address, local, private_data, depth).await?;
+        match next(&raw.channel).await? {
+            CmEventKind::Established { .. } => Ok(raw),
+            _ => Err(NotConnected::Other("an unexpected event".to_owned())),
+        }
+    }
+
+    /// As [`Raw::open`], but never looks at the answer: the request leaves, and no confirmation follows.
+    pub async fn ask(
+        verbs: &Verbs,
+        address: SocketAddr,
+        local: &Local,
+        private_data: &[u8],
+        depth: u16,
+    ) -> Result<Raw, NotConnected> {
         let other = |error: std::io::Error| NotConnected::Other(error.to_string());
         let channel = CmChannel::open(verbs).map_err(other)?;
         let id = channel.resolve(address, RESOLVE).map_err(other)?;
@@ -65,12 +80,7 @@ impl Raw {
         let device = RdmaDevice::of(local, &id, &options, &[]).map_err(other)?;
         let options = QueuePairOptions { depth, initiator_depth: 0, private_data };
         let pair = QueuePair::connect(&device, id, &options).map_err(other)?;
-        match next(&channel).await? {
-            CmEventKind::Established { .. } => {
-                Ok(Raw { channel, pair, device, local: local.clone() })
-            }
-            _ => Err(NotConnected::Other("an unexpected event".to_owned())),
-        }
+        Ok(Raw { channel, pair, device, local: local.clone() })
     }
 
     /// Sends any bytes, the first 64 of them as the message and the rest from a buffer.

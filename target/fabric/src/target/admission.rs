@@ -1,5 +1,6 @@
 //! Bounds the connections that have not yet connected to a controller (CONFORMANCE T-8), so that thousands of
-//! them harm nobody: when a peer has too many, its oldest one that never sent an ICReq makes room.
+//! them harm nobody: when a peer has too many, its oldest one that never sent an ICReq, or never confirmed its RDMA
+//! connection, makes room.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -93,7 +94,7 @@ pub(super) struct Admission {
 }
 
 impl Admission {
-    /// The connection sent its ICReq: it is not the first to make room any more.
+    /// The connection sent its ICReq, or confirmed that it is established: it is not the first to make room any more.
     pub(super) fn greeted(&self) {
         if let Some(connection) = self.table.lock().connections.get_mut(&self.id) {
             connection.greeted = true;

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::task::Waker;
 
@@ -32,6 +32,8 @@ pub enum CloseReason {
     },
     /// No ICReq came in time.
     NoIcRequest,
+    /// The host asked for an RDMA connection, was accepted, and neither confirmed that nor sent anything in time.
+    NotEstablished,
     /// No Connect succeeded in time.
     NoConnect,
     /// The host stopped inside of a PDU or of a transfer, or stopped reading (CONFORMANCE T-89).
@@ -78,6 +80,12 @@ impl QueueCloser {
         self.0.closing.store(1, Ordering::Release);
         self.0.notify();
     }
+
+    /// The connection manager says that the host has confirmed the connection.
+    pub(super) fn established(&self) {
+        self.0.established.store(true, Ordering::Release);
+        self.0.notify();
+    }
 }
 
 impl std::fmt::Debug for QueueCloser {
@@ -99,6 +107,7 @@ pub(super) struct Signals {
     task: Mutex<Option<Waker>>,
     closing: AtomicU8,
     close: Mutex<Option<CloseReason>>,
+    established: AtomicBool,
 }
 
 /// Slots that one word of bits stands for.
@@ -115,6 +124,7 @@ impl Signals {
             task: Mutex::new(None),
             closing: AtomicU8::new(0),
             close: Mutex::new(None),
+            established: AtomicBool::new(false),
         })
     }
 
@@ -140,6 +150,11 @@ impl Signals {
             return None;
         }
         self.close.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether the host has confirmed the connection.
+    pub(super) fn is_established(&self) -> bool {
+        self.established.load(Ordering::Acquire)
     }
 
     /// Says that the task is about to wait. False when something happened meanwhile and it must not.

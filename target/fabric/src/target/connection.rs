@@ -7,6 +7,7 @@ use std::future::{Future, poll_fn};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use afs_nvme::{Sqe, Status};
 use afs_reactor::{Buffer, BufferMut, Local};
@@ -51,6 +52,9 @@ pub(super) trait Wire: Sized {
     /// A Connect succeeded: at most `limit` commands may be outstanding.
     fn connected(&mut self, admin: bool, limit: usize);
 
+    /// How long the transport's own handshake may take, and why the connection ends if it takes longer.
+    fn handshake_limit(limits: &Limits) -> (Duration, CloseReason);
+
     /// Whether the transport's own handshake is over.
     fn is_greeted(&self) -> bool;
 
@@ -87,7 +91,8 @@ pub(super) struct Core<S: Service, F: Future<Output = Completion>> {
 /// Serves a connection until it ends, and says why it did.
 pub(super) async fn run<S: Service, W: Wire>(parts: Parts<S>, wire: W) -> CloseReason {
     let service = Rc::clone(&parts.service);
-    let mut connection = Connection { core: Core::new(parts, S::call), wire };
+    let handshake = W::handshake_limit(&parts.limits);
+    let mut connection = Connection { core: Core::new(parts, S::call, handshake), wire };
     let reason = poll_fn(|cx| connection.poll(cx)).await;
     let Connection { core, wire } = connection;
     core.queue.end();
@@ -138,7 +143,7 @@ impl<S: Service, F: Future<Output = Completion>, W: Wire> Connection<S, F, W> {
             return Ok(true);
         }
         let phase = match (wire.is_greeted(), core.connected) {
-            (false, _) => Phase::WaitsForIcRequest,
+            (false, _) => Phase::Handshake,
             (true, false) => Phase::WaitsForConnect,
             (true, true) => Phase::Connected,
         };
@@ -148,7 +153,11 @@ impl<S: Service, F: Future<Output = Completion>, W: Wire> Connection<S, F, W> {
 }
 
 impl<S: Service, F: Future<Output = Completion>> Core<S, F> {
-    fn new(parts: Parts<S>, call: fn(Rc<S>, Request) -> F) -> Core<S, F> {
+    fn new(
+        parts: Parts<S>,
+        call: fn(Rc<S>, Request) -> F,
+        handshake: (Duration, CloseReason),
+    ) -> Core<S, F> {
         let Parts { queue, signals, service, limits, local } = parts;
         Core {
             queue,
@@ -156,7 +165,7 @@ impl<S: Service, F: Future<Output = Completion>> Core<S, F> {
             signals,
             service,
             call,
-            stall: Stall::new(limits.icreq_timeout, limits.connect_timeout),
+            stall: Stall::new(handshake, limits.connect_timeout),
             limits,
             local,
             connected: false,

@@ -23,7 +23,7 @@ pub struct Limits {
     pub admin_extra_commands: usize,
     /// Time from accept to ICReq (CONFORMANCE T-8).
     pub icreq_timeout: Duration,
-    /// Time from ICResp to a successful Connect (CONFORMANCE T-8).
+    /// Time from ICResp, or from an established RDMA connection, to a successful Connect (CONFORMANCE T-8).
     pub connect_timeout: Duration,
     /// Time in which a PDU, the data of an R2T or a send must make progress; noticed within twice this time
     /// (CONFORMANCE T-89).
@@ -44,6 +44,9 @@ pub struct RdmaLimits {
     /// In-capsule data of I/O commands, in bytes (CONFORMANCE R-12). Each receive that waits for a capsule holds a buffer
     /// of this size; more data is fetched by RDMA READ.
     pub in_capsule_bytes: u32,
+    /// Time from accepting a host to its confirmation, or to its first message if that is there sooner. Long enough for
+    /// four answers of the connection manager, which repeats one that may be lost after 4.3 s.
+    pub establish_timeout: Duration,
     /// Receives that one reactor has posted on one device at most, for all its queue pairs together.
     pub receives: u32,
     /// Highest queue id that a connection request may name.
@@ -54,7 +57,13 @@ pub struct RdmaLimits {
 
 impl Default for RdmaLimits {
     fn default() -> RdmaLimits {
-        RdmaLimits { in_capsule_bytes: 4096, receives: 2048, qid_max: 1024, sqsize_max: 1023 }
+        RdmaLimits {
+            in_capsule_bytes: 4096,
+            establish_timeout: Duration::from_secs(20),
+            receives: 2048,
+            qid_max: 1024,
+            sqsize_max: 1023,
+        }
     }
 }
 

@@ -13,7 +13,8 @@ use super::close::CloseReason;
 /// How far a connection is, as far as time limits go.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
-    WaitsForIcRequest,
+    /// The transport's own: ICReq, or the establishment of an RDMA connection.
+    Handshake,
     WaitsForConnect,
     Connected,
 }
@@ -48,14 +49,23 @@ pub(super) struct Stall {
     armed: bool,
     phase: Phase,
     before: Progress,
+    /// Why the connection ends if the handshake takes too long.
+    no_handshake: CloseReason,
     connect_timeout: Duration,
 }
 
 impl Stall {
-    pub(super) fn new(icreq_timeout: Duration, connect_timeout: Duration) -> Stall {
-        let sleep = Box::pin(tokio::time::sleep(icreq_timeout));
-        let phase = Phase::WaitsForIcRequest;
-        Stall { sleep, armed: false, phase, before: Progress::default(), connect_timeout }
+    /// `handshake` is how long that may take, and why the connection ends otherwise.
+    pub(super) fn new(handshake: (Duration, CloseReason), connect_timeout: Duration) -> Stall {
+        let (timeout, no_handshake) = handshake;
+        Stall {
+            sleep: Box::pin(tokio::time::sleep(timeout)),
+            armed: false,
+            phase: Phase::Handshake,
+            before: Progress::default(),
+            no_handshake,
+            connect_timeout,
+        }
     }
 
     /// Called when the connection is about to wait: why it must end, if time is up.
@@ -72,14 +82,14 @@ impl Stall {
             if phase == Phase::WaitsForConnect {
                 self.arm_after(self.connect_timeout, cx);
             }
-        } else if phase == Phase::WaitsForIcRequest && !self.armed {
+        } else if phase == Phase::Handshake && !self.armed {
             self.armed = true;
             self.register(cx);
         }
         if self.armed && self.sleep.is_elapsed() {
             self.armed = false;
             match phase {
-                Phase::WaitsForIcRequest => return Err(CloseReason::NoIcRequest),
+                Phase::Handshake => return Err(self.no_handshake.clone()),
                 Phase::WaitsForConnect => return Err(CloseReason::NoConnect),
                 Phase::Connected if progress.stands_still_since(self.before) => {
                     return Err(CloseReason::Stalled);

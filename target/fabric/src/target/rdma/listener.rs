@@ -133,8 +133,11 @@ impl RdmaListener {
             | CmEventKind::Rejected { .. }
             | CmEventKind::Unreachable(_)
             | CmEventKind::ConnectError(_) => CloseReason::PeerClosed,
-            CmEventKind::Established { .. }
-            | CmEventKind::AddressResolved
+            CmEventKind::Established { .. } => {
+                table.established(key);
+                return None;
+            }
+            CmEventKind::AddressResolved
             | CmEventKind::RouteResolved
             | CmEventKind::Other(_) => return None,
         };

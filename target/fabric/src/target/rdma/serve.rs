@@ -82,9 +82,8 @@ pub(super) async fn serve<S: Service>(
         stall_timeout: limits.stall_timeout,
         in_capsule_bytes: limits.rdma.in_capsule_bytes,
     });
-    queue.greeted();
     let service = make(&queue);
-    let wire = RdmaWire::new(pair, admin, depth, &limits);
+    let wire = RdmaWire::new(pair, (admin, depth), &limits, Arc::clone(&signals));
     let reason = run(Parts { queue, signals, service, limits, local: local.clone() }, wire).await;
     drop(registration);
     Some(reason)

@@ -26,6 +26,13 @@ impl ConnectionTable {
         }
     }
 
+    /// The host of `key` has confirmed the connection.
+    pub(super) fn established(&self, key: CmKey) {
+        if let Some(closer) = self.lock().get(&key) {
+            closer.established();
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<CmKey, QueueCloser>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

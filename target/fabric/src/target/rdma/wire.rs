@@ -7,6 +7,7 @@
 //! connection ended (CONFORMANCE R-17).
 
 use std::future::{Future, poll_fn};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use afs_reactor::BufferMut;
 use afs_reactor::verbs::{QueuePair, QueuePairEvent, RemoteMemory};
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::super::close::CloseReason;
+use super::super::close::{CloseReason, Signals};
 use super::super::connection::{Core, Wire};
 use super::super::limits::Limits;
 use super::super::queue::{Queue, QueueParameters};
@@ -52,11 +53,20 @@ pub(super) struct RdmaWire {
     bounds: Bounds,
     /// Commands that the connection was set up for.
     depth: usize,
+    signals: Arc<Signals>,
+    /// The host has confirmed the connection, or used it.
+    greeted: bool,
 }
 
 impl RdmaWire {
-    /// A connection whose request was for `depth` commands.
-    pub(super) fn new(pair: QueuePair, admin: bool, depth: usize, limits: &Limits) -> RdmaWire {
+    /// A connection whose request was for `depth` commands, and which was accepted. `signals` tell when the host has
+    /// confirmed that.
+    pub(super) fn new(
+        pair: QueuePair,
+        (admin, depth): (bool, usize),
+        limits: &Limits,
+        signals: Arc<Signals>,
+    ) -> RdmaWire {
         let in_capsule = if admin { 0 } else { limits.rdma.in_capsule_bytes };
         RdmaWire {
             pair,
@@ -65,6 +75,16 @@ impl RdmaWire {
             sq_head: SqHead::default(),
             bounds: Bounds { in_capsule, transfer: limits.wire.max_transfer },
             depth,
+            signals,
+            greeted: false,
+        }
+    }
+
+    /// Notes that the host has confirmed the connection, once. A message says so too: it may overtake the confirmation.
+    fn note_greeted(&mut self, queue: &Queue, has_message: bool) {
+        if !self.greeted && (has_message || self.signals.is_established()) {
+            self.greeted = true;
+            queue.greeted();
         }
     }
 
@@ -75,6 +95,7 @@ impl RdmaWire {
     ) -> Result<(), CloseReason> {
         match event {
             QueuePairEvent::Received { header, len, data } => {
+                self.note_greeted(&core.queue, true);
                 self.capsule(core, &header, len, data)
             }
             QueuePairEvent::ReadDone { tag, buffer } => {
@@ -140,6 +161,7 @@ impl Wire for RdmaWire {
         core: &mut Core<S, F>,
         cx: &mut Context<'_>,
     ) -> Result<bool, CloseReason> {
+        self.note_greeted(&core.queue, false);
         for taken in 0..EVENTS_PER_ROUND {
             let Poll::Ready(event) = self.pair.poll_event(cx) else { return Ok(taken > 0) };
             self.handle(core, event)?;
@@ -202,8 +224,12 @@ impl Wire for RdmaWire {
         self.commands.set_limit(limit.min(self.depth));
     }
 
+    fn handshake_limit(limits: &Limits) -> (Duration, CloseReason) {
+        (limits.rdma.establish_timeout, CloseReason::NotEstablished)
+    }
+
     fn is_greeted(&self) -> bool {
-        true
+        self.greeted
     }
 
     fn progress(&self) -> Progress {

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use afs_nvme::Sqe;
 use afs_reactor::{BufferMut, BufferPool};
@@ -136,6 +137,10 @@ impl Wire for TcpWire {
 
     fn connected(&mut self, admin: bool, limit: usize) {
         self.codec.set_connected(admin, limit);
+    }
+
+    fn handshake_limit(limits: &Limits) -> (Duration, CloseReason) {
+        (limits.icreq_timeout, CloseReason::NoIcRequest)
     }
 
     fn is_greeted(&self) -> bool {
