@@ -41,6 +41,16 @@ pub fn address_v6(device: u32) -> String {
     format!("fd77:{device}::1")
 }
 
+/// Takes the IPv4 address of a device from the interface of another, if that has it, and gives it to a third.
+pub fn move_address(shell: &Shell, device: u32, from: Option<u32>, to: Option<u32>) -> Result<()> {
+    let step = |verb: &str, interface: Option<u32>| {
+        interface.map_or("true".to_owned(), |interface| {
+            format!("ip address {verb} {}/24 dev soft{interface}", address(device))
+        })
+    };
+    shell.ok(&format!("{} && {}", step("del", from), step("add", to))).map(drop)
+}
+
 /// Takes a device away, as when an adapter is pulled; its interface and addresses stay.
 pub fn remove(shell: &Shell, device: u32) -> Result<()> {
     // The kernel waits until every process has let go of it.

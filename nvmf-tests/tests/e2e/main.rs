@@ -64,6 +64,7 @@ nvmf_tests::on_every_kernel! {
         }
         devices {
             lost_device_costs_no_io_and_serves_again_when_it_is_back,
+            address_that_leaves_its_device_is_served_where_it_appears,
             ipv6_carries_io_as_well,
         }
         hosts {

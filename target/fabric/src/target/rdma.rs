@@ -5,6 +5,7 @@
 
 mod capsule;
 mod listener;
+mod place;
 mod serve;
 mod table;
 mod wire;

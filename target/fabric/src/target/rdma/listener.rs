@@ -1,26 +1,24 @@
-//! Hears connection requests on one address and hands each to a reactor; outlives its device.
+//! Hears connection requests on one address and hands each to a reactor; outlives its device, and follows its address.
 
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use afs_nvme::rdma::{RejectStatus, Request, RequestLimits};
 use afs_reactor::verbs::{CmChannel, CmEvent, CmEventKind, CmId, ConnectRequest, Verbs};
 use afs_reactor::{Local, ReactorHandle};
 use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 
 use super::super::admission::HalfOpenTable;
 use super::super::close::{CloseReason, QueueCloser, Signals};
 use super::super::limits::Limits;
 use super::super::queue::Queue;
 use super::super::service::Service;
+use super::place::{Interfaces, Lookout};
 use super::serve::{Incoming, reject, serve};
 use super::table::ConnectionTable;
-
-/// Pause between two attempts to listen on an address whose device is not there.
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// An RDMA address that hosts connect to.
 pub struct RdmaListener {
@@ -29,6 +27,9 @@ pub struct RdmaListener {
     backlog: u32,
     /// `None` while no device has the address.
     id: Option<CmId>,
+    /// The interfaces that had the address just before `id` was made; `None` if that is not known.
+    place: Option<Interfaces>,
+    lookout: Lookout,
     listening: watch::Sender<bool>,
 }
 
@@ -39,7 +40,17 @@ impl RdmaListener {
     /// # Errors
     /// When the connection manager cannot be used, or `AddrInUse`.
     pub fn open(verbs: &Verbs, address: SocketAddr, backlog: u32) -> io::Result<RdmaListener> {
+        RdmaListener::open_at(verbs, address, backlog, Lookout::default())
+    }
+
+    pub(super) fn open_at(
+        verbs: &Verbs,
+        address: SocketAddr,
+        backlog: u32,
+        lookout: Lookout,
+    ) -> io::Result<RdmaListener> {
         let channel = CmChannel::open(verbs)?;
+        let place = lookout.look_up(address.ip()).ok();
         let id = match channel.listen(address, backlog) {
             Ok(id) => Some(id),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(error),
@@ -49,7 +60,7 @@ impl RdmaListener {
             }
         };
         let (listening, _) = watch::channel(id.is_some());
-        Ok(RdmaListener { channel, address, backlog, id, listening })
+        Ok(RdmaListener { channel, address, backlog, id, place, lookout, listening })
     }
 
     /// Whether hosts can reach the address now, and when that changes.
@@ -59,7 +70,8 @@ impl RdmaListener {
     }
 
     /// Accepts until the future is dropped. Connections go to `reactors` in turn; `make` makes the service of
-    /// each, on its reactor. When the device goes, its connections end; when it is back, so is the listener.
+    /// each, on its reactor. When the device goes, its connections end; when it is back, so is the listener. When the
+    /// address leaves its interface, it is listened on anew wherever it appears; its connections end as their packets do.
     ///
     /// # Errors
     /// When the connection manager fails for good; failures of single connections are not errors.
@@ -81,12 +93,14 @@ impl RdmaListener {
             make,
         };
         let mut next = reactors.iter().cycle();
+        // One timer for all: events, which hosts cause as often as they like, do not put it off.
+        let mut looks = tokio::time::interval(self.lookout.every);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let lost = self.id.is_none();
             let event = tokio::select! {
                 event = self.channel.next() => event?,
-                () = tokio::time::sleep(RETRY_PAUSE), if lost => {
-                    self.listen_again();
+                _ = looks.tick() => {
+                    self.look();
                     continue;
                 }
             };
@@ -100,7 +114,37 @@ impl RdmaListener {
         }
     }
 
+    /// Gives up an address that is not where it was, and listens where there is no listener.
+    ///
+    /// The connection manager ties a listener to the device and interface that have the address at that moment, and does
+    /// not tell when it leaves them (only when a bond changes its adapter, see [`CmEventKind::AddressChange`]).
+    fn look(&mut self) {
+        if self.id.is_some() && !self.address.ip().is_unspecified() {
+            match self.lookout.look_up(self.address.ip()) {
+                Ok(now) if self.place.as_ref().is_none_or(|place| *place == now) => {
+                    self.place = Some(now);
+                }
+                Ok(now) if now.is_empty() => {
+                    tracing::warn!(address = %self.address, "this machine does not have the address any more; listening again when it does");
+                    self.set_id(None);
+                }
+                Ok(_) => {
+                    tracing::warn!(address = %self.address, "the address has moved to another interface; listening anew");
+                    self.set_id(None);
+                }
+                Err(error) => {
+                    tracing::debug!(address = %self.address, %error, "cannot look where the address is");
+                }
+            }
+        }
+        if self.id.is_none() {
+            self.listen_again();
+        }
+    }
+
     fn listen_again(&mut self) {
+        // Before it listens: what changes in between is seen at the next look.
+        self.place = self.lookout.look_up(self.address.ip()).ok();
         match self.channel.listen(self.address, self.backlog) {
             Ok(id) => {
                 tracing::info!(address = %self.address, "listening: an RDMA device has the address again");
@@ -127,6 +171,12 @@ impl RdmaListener {
                 self.set_id(None);
                 return None;
             }
+            CmEventKind::AddressChange if of_listener => {
+                tracing::warn!(address = %self.address, "the address has moved to another adapter; listening anew");
+                self.set_id(None);
+                self.listen_again();
+                return None;
+            }
             CmEventKind::DeviceRemoval | CmEventKind::AddressChange => CloseReason::DeviceGone,
             CmEventKind::Disconnected
             | CmEventKind::TimewaitExit
@@ -137,9 +187,9 @@ impl RdmaListener {
                 table.established(key);
                 return None;
             }
-            CmEventKind::AddressResolved
-            | CmEventKind::RouteResolved
-            | CmEventKind::Other(_) => return None,
+            CmEventKind::AddressResolved | CmEventKind::RouteResolved | CmEventKind::Other(_) => {
+                return None;
+            }
         };
         table.close(key, reason);
         None
