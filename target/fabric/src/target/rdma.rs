@@ -10,4 +10,8 @@ mod serve;
 mod table;
 mod wire;
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+
 pub use listener::RdmaListener;

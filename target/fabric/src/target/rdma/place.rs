@@ -20,6 +20,12 @@ pub(super) struct Lookout {
 }
 
 impl Lookout {
+    /// For tests, which have a machine of their own.
+    #[cfg(test)]
+    pub(super) fn new(every: Duration, look_up: LookUp) -> Lookout {
+        Lookout { every, look_up }
+    }
+
     /// The interfaces that have `address` now.
     pub(super) fn look_up(&self, address: IpAddr) -> io::Result<Interfaces> {
         (self.look_up)(address)
