@@ -10,6 +10,8 @@ use nvmf_tests::scene::{Scene, nqn};
 
 /// Root without the right to lock as much memory as it likes.
 const FEW_LOCKED_PAGES: &str = "ulimit -l 64; exec setpriv --bounding-set=-ipc_lock,-sys_resource --inh-caps=-ipc_lock,-sys_resource";
+/// The same with enough for the buffers and one device, of two.
+const LOCKED_PAGES_OF_ONE_DEVICE: &str = "ulimit -l 716800; exec setpriv --bounding-set=-ipc_lock,-sys_resource --inh-caps=-ipc_lock,-sys_resource";
 /// Root that must keep to the permissions of files.
 const NO_OVERRIDE: &str = "exec setpriv --bounding-set=-dac_override,-dac_read_search \
      --inh-caps=-dac_override,-dac_read_search";
@@ -63,8 +65,17 @@ pub fn node_that_may_not_use_the_devices_says_what_to_set(scene: &mut Scene) -> 
         refuses(scene, NO_OVERRIDE, std::slice::from_ref(&rdma), &reasons)?;
         scene.guest.ok(&format!("chmod 666 /dev/infiniband/{file}"))?;
     }
-    // The same node with nothing in its way.
-    scene.launch("exec", &[rdma])
+    // A device that comes later is counted, too.
+    soft_rdma::remove(&scene.guest, 1)?;
+    let later = Target::new(Transport::Rdma, soft_rdma::address(1));
+    scene.launch(LOCKED_PAGES_OF_ONE_DEVICE, &[rdma.clone(), later])?;
+    soft_rdma::start(&scene.guest, 2)?;
+    wait_until("the node to say that it cannot lock enough for another device", APPEARS, || {
+        let log = scene.node.log();
+        Ok((log.contains("may be refused") && log.contains("ulimit -l unlimited")).then_some(()))
+    })
+    .with_context(|| scene.node.log_tail(10))?;
+    scene.guest.ok(&format!("nvme discover {}", rdma.options())).map(drop)
 }
 
 /// A node that cannot do what it is to do ends at once and names the reason.

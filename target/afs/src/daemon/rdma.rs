@@ -1,4 +1,4 @@
-//! RDMA listeners: whether RDMA is there at all, said once, and serving on addresses whose devices come and go.
+//! RDMA listeners: whether RDMA is there at all, said once, and serving on addresses that come and go, as their devices do.
 //!
 //! A node that has a TCP listener too starts without RDMA and looks out for devices; one that has none refuses to start.
 
@@ -38,7 +38,7 @@ pub(super) enum Rdma {
     #[default]
     Off,
     /// Devices are there.
-    Ready(Verbs),
+    Ready(Devices),
     /// None are there, but may come.
     Absent(LockedMemory),
 }
@@ -59,7 +59,7 @@ impl Rdma {
         match load().await {
             Ok(verbs) => {
                 memory.allow(found(&verbs))?;
-                Ok(Rdma::Ready(verbs))
+                Ok(Rdma::Ready(Devices { verbs, memory }))
             }
             Err(why) if wanted(Transport::Tcp) => Ok(without(&why, listeners, memory)),
             Err(why) => Err(DaemonError::NoRdma(why)),
@@ -75,12 +75,12 @@ impl Rdma {
         let mut tasks = JoinSet::new();
         match self {
             Rdma::Off => {}
-            Rdma::Ready(verbs) => {
+            Rdma::Ready(devices) => {
                 for portal in portals {
-                    let listener = open(&verbs, portal)?;
+                    let listener = open(&devices.verbs, portal)?;
                     // Before the task has its turn: the summary is printed at once.
                     serving.note(portal, *listener.listening().borrow());
-                    tasks.spawn(serving.clone().serve(listener, portal));
+                    tasks.spawn(serving.clone().serve(listener, portal, devices.clone()));
                 }
             }
             Rdma::Absent(memory) => {
@@ -88,6 +88,27 @@ impl Rdma {
             }
         }
         Ok(tasks)
+    }
+}
+
+/// The devices, of which more may come, and the memory that may be locked for them.
+#[derive(Clone)]
+pub(super) struct Devices {
+    verbs: Verbs,
+    memory: LockedMemory,
+}
+
+impl Devices {
+    /// The node starts only if enough memory may be locked for the devices of that moment. When a listener finds its
+    /// device later there may be more of them: hosts of the others are served on, so this only says what is wrong.
+    async fn count_again(&self) {
+        let Devices { verbs, memory } = self.clone();
+        // Reads many files.
+        let counted = tokio::task::spawn_blocking(move || verbs.devices()).await;
+        let Ok(Ok(devices)) = counted else { return };
+        if let Err(error) = memory.allow(devices.len()) {
+            tracing::error!(%error, devices = devices.join(", "), "hosts may be refused on the RDMA device that has come");
+        }
     }
 }
 
@@ -149,11 +170,12 @@ impl Serving {
             self.listeners.set_all(Transport::Rdma, &State::Unavailable(error.to_string()));
             return;
         }
+        let devices = Devices { verbs, memory };
         let mut tasks = JoinSet::new();
         for portal in portals {
-            match open(&verbs, portal) {
+            match open(&devices.verbs, portal) {
                 Ok(listener) => {
-                    tasks.spawn(self.clone().serve(listener, portal));
+                    tasks.spawn(self.clone().serve(listener, portal, devices.clone()));
                 }
                 Err(error) => self.failed(portal, &error),
             }
@@ -162,12 +184,15 @@ impl Serving {
     }
 
     /// Serves until the task is dropped. The listener itself outlives its device; its comings and goings are noted.
-    async fn serve(self, listener: RdmaListener, portal: Portal) {
+    async fn serve(self, listener: RdmaListener, portal: Portal, devices: Devices) {
         let mut listening = listener.listening();
         let noted = async {
             loop {
                 let now = *listening.borrow_and_update();
                 self.note(portal, now);
+                if now {
+                    devices.count_again().await;
+                }
                 if listening.changed().await.is_err() {
                     pending::<()>().await;
                 }
