@@ -16,6 +16,10 @@ use crate::raw::{Answer, NotConnected, Raw, keyed};
 
 const ADMIN_SQSIZE: u16 = 31;
 const ENTRIES: u16 = ADMIN_SQSIZE + 1;
+/// Keep-alive time of a host in whose process all the others play: it may be late itself where the machine is slow.
+const PATIENT: u32 = 60_000;
+/// And of one that has its process to itself.
+const IMPATIENT: u32 = 5_000;
 /// Connections that one storm opens: a host with 128 processors and its admin queue.
 const STORM: usize = 129;
 
@@ -53,7 +57,7 @@ struct Good {
 
 impl Good {
     async fn connect(world: &World) -> Result<Good, HostError> {
-        let controller = controller(world, 1).await?;
+        let controller = controller(world, 1, PATIENT).await?;
         let queue = controller.io_queues(1).await?.remove(0);
         Ok(Good { controller, queue })
     }
@@ -77,10 +81,11 @@ impl Good {
     }
 }
 
-async fn controller(world: &World, host: u8) -> Result<HostController, HostError> {
+async fn controller(world: &World, host: u8, kato_ms: u32) -> Result<HostController, HostError> {
     let name = Nqn::new(&format!("nqn.2026-11.io.afs.lab:hostile-{host}"))
         .map_err(|_| HostError::Argument("name"))?;
     let options = ControllerOptions::new(world.target.1.clone(), name, HostId([host; 16]));
+    let options = ControllerOptions { kato_ms, ..options };
     let endpoint = Endpoint::Rdma { verbs: world.verbs.clone(), address: world.target.0 };
     HostController::connect(endpoint, &world.local, options).await
 }
@@ -345,7 +350,7 @@ pub async fn no_connect(world: World) -> Held {
 /// Large reads and writes at depth, until the process is killed.
 pub async fn drown(world: World) -> Held {
     let failed = |error: HostError| error.to_string();
-    let controller = controller(&world, 2).await.map_err(failed)?;
+    let controller = controller(&world, 2, IMPATIENT).await.map_err(failed)?;
     let queues = controller.io_queues(4).await.map_err(failed)?;
     let mut tasks = Vec::new();
     for queue in queues {
