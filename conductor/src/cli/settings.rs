@@ -155,7 +155,7 @@ mod tests {
                     apply_wait_seconds = 4\nlog = 'debug'\nlog_format = 'json'";
         assert_eq!(text.lines().count(), KEYS.len());
         let settings = parse(text).unwrap().in_force().unwrap();
-        assert_eq!(settings.conductor.data_dir, Path::new("/x"));
+        assert_eq!(settings.conductor.database, Path::new("/x").into());
         assert_eq!(settings.conductor.node_timeout, Duration::from_secs(3));
         assert_eq!(settings.conductor.apply_wait, Duration::from_secs(4));
         assert_eq!((settings.log.as_str(), settings.log_format), ("debug", LogFormat::Json));

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use metrics::Histogram;
-use sqlx::{Sqlite, SqliteConnection, Transaction};
 use tokio::sync::watch;
 
 use super::DbError;
+use super::backend::Transaction;
 use super::numbers::{narrow, now_ms, sql};
+use super::query::{query, query_as};
 use crate::api::Severity;
 use crate::refusal::Refusal;
 
@@ -75,7 +76,7 @@ struct Draft {
 
 /// A decision being made. Dropped without a commit, it leaves no trace.
 pub(super) struct Decision {
-    transaction: Transaction<'static, Sqlite>,
+    transaction: Transaction,
     published: Published,
     base: Base,
     timing: Timing,
@@ -95,14 +96,14 @@ struct Base {
 impl Decision {
     /// Reads what the decision will be based on.
     pub(super) async fn begin(
-        mut transaction: Transaction<'static, Sqlite>,
+        mut transaction: Transaction,
         fencing_token: i64,
         published: Published,
         timing: Timing,
     ) -> Result<Self, DbError> {
         let base: Base =
-            sqlx::query_as("SELECT revision, fencing_token, last_event FROM settings WHERE id = 1")
-                .fetch_one(&mut *transaction)
+            query_as("SELECT revision, fencing_token, last_event FROM settings WHERE id = 1")
+                .fetch_one(&mut transaction)
                 .await?;
         if base.fencing_token != fencing_token {
             return Err(DbError::Fenced);
@@ -119,7 +120,7 @@ impl Decision {
     }
 
     /// To read and write within the decision.
-    pub(super) fn connection(&mut self) -> &mut SqliteConnection {
+    pub(super) fn connection(&mut self) -> &mut Transaction {
         &mut self.transaction
     }
 
@@ -160,14 +161,14 @@ impl Decision {
             transaction.commit().await?;
             published.publish(revision, last_event);
             drop(timing);
-            Ok::<(), sqlx::Error>(())
+            Ok::<(), DbError>(())
         });
         commit.await.map_err(|_| DbError::Interrupted)??;
         Ok(Decided { value, revision })
     }
 
     async fn swap(&mut self, revision: i64, last_event: i64) -> Result<(), DbError> {
-        let swapped = sqlx::query(
+        let swapped = query(
             "UPDATE settings SET revision = $1, last_event = $2 \
              WHERE id = 1 AND revision = $3 AND last_event = $4 AND fencing_token = $5",
         )
@@ -176,16 +177,16 @@ impl Decision {
         .bind(self.base.revision)
         .bind(self.base.last_event)
         .bind(self.base.fencing_token)
-        .execute(&mut *self.transaction)
+        .execute(&mut self.transaction)
         .await?;
-        if swapped.rows_affected() == 1 { Ok(()) } else { Err(Refusal::Collision.into()) }
+        if swapped == 1 { Ok(()) } else { Err(Refusal::Collision.into()) }
     }
 
     async fn write_events(&mut self, revision: i64) -> Result<(), DbError> {
         let mut id = self.base.last_event;
         for draft in std::mem::take(&mut self.drafts) {
             id = id.saturating_add(1);
-            sqlx::query(
+            query(
                 "INSERT INTO events (id, at_ms, revision, severity, kind, subject, message) \
                  VALUES ($1, $2, $3, $4, $5, $6, $7)",
             )
@@ -196,12 +197,12 @@ impl Decision {
             .bind(draft.kind)
             .bind(draft.subject)
             .bind(draft.message)
-            .execute(&mut *self.transaction)
+            .execute(&mut self.transaction)
             .await?;
         }
-        sqlx::query("DELETE FROM events WHERE id <= $1")
+        query("DELETE FROM events WHERE id <= $1")
             .bind(id.saturating_sub(EVENTS_KEPT))
-            .execute(&mut *self.transaction)
+            .execute(&mut self.transaction)
             .await?;
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use super::Place;
 use crate::refusal::Refusal;
 
 /// Why a call of MetaDB failed.
@@ -18,12 +19,61 @@ pub enum DbError {
     /// The process is ending; whether the decision became durable is not known.
     #[error("the conductor stopped in the middle of the decision")]
     Interrupted,
+    /// The database does not answer, or not for now; nothing was decided.
+    #[error("MetaDB cannot be reached: {0}")]
+    Unavailable(sqlx::Error),
     /// The database failed.
     #[error("MetaDB failed: {0}")]
-    Database(#[from] sqlx::Error),
+    Database(sqlx::Error),
     /// MetaDB holds what cannot be.
     #[error("MetaDB holds something that cannot be: {0}")]
     Damaged(String),
+}
+
+impl From<sqlx::Error> for DbError {
+    fn from(error: sqlx::Error) -> Self {
+        match fault(&error) {
+            Fault::Passing => Self::Unavailable(error),
+            Fault::Collision => Refusal::Collision.into(),
+            Fault::Lasting => Self::Database(error),
+        }
+    }
+}
+
+/// What an error of a database means for whoever sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// It passes by itself when the database or the way to it is back.
+    Passing,
+    /// Somebody else was first; the same may be tried again.
+    Collision,
+    /// Somebody has to do something.
+    Lasting,
+}
+
+/// Tells them apart. The codes are PostgreSQL's; SQLite's are short numbers.
+pub(super) fn fault(error: &sqlx::Error) -> Fault {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => Fault::Passing,
+        sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
+            Fault::Passing
+        }
+        sqlx::Error::Database(error) => error.code().map_or(Fault::Lasting, |code| by_code(&code)),
+        _ => Fault::Lasting,
+    }
+}
+
+fn by_code(code: &str) -> Fault {
+    match code {
+        // serialization_failure, deadlock_detected
+        "40001" | "40P01" => Fault::Collision,
+        // read_only_sql_transaction (a standby), too_many_connections, lock_not_available,
+        // query_canceled (statement_timeout), idle_in_transaction_session_timeout
+        "25006" | "53300" | "55P03" | "57014" | "25P03" => Fault::Passing,
+        // connection_exception; admin_shutdown, crash_shutdown, cannot_connect_now
+        _ if code.starts_with("08") || code.starts_with("57P") => Fault::Passing,
+        _ => Fault::Lasting,
+    }
 }
 
 /// Why MetaDB could not be opened.
@@ -50,10 +100,12 @@ pub enum OpenError {
         pid: Option<u32>,
     },
     /// A newer version wrote the database, or a migration was changed.
-    #[error("the database in {} does not fit this version: {source}. Use the version that last wrote it, or a newer one", path.display())]
+    #[error(
+        "the database in {place} does not fit this version: {source}. Use the version that last wrote it, or a newer one"
+    )]
     Migrate {
-        /// The folder.
-        path: PathBuf,
+        /// Where it is.
+        place: Place,
         /// Why.
         source: sqlx::migrate::MigrateError,
     },
@@ -63,6 +115,24 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: sqlx::Error,
+        source: DbError,
+    },
+    /// PostgreSQL does not answer, or not yet.
+    #[error("cannot reach {place}: {source}")]
+    Unreachable {
+        /// Where it should be.
+        place: Place,
+        /// Why not.
+        source: DbError,
+    },
+    /// PostgreSQL answers, and says no.
+    #[error("cannot use {place}: {source}. {hint}")]
+    NotUsable {
+        /// Where it is.
+        place: Place,
+        /// Why not.
+        source: DbError,
+        /// What to do about it.
+        hint: &'static str,
     },
 }

@@ -1,6 +1,7 @@
 //! Reading and writing events.
 
 use super::numbers::sql;
+use super::query::query_as;
 use super::{DbError, MetaDb};
 use crate::api::{Event, Severity};
 
@@ -50,7 +51,8 @@ impl MetaDb {
     /// Up to `limit` events above `after`, oldest first; without `after` the newest ones.
     pub async fn events(&self, after: Option<u64>, limit: u32) -> Result<Vec<Event>, DbError> {
         let limit = i64::from(limit.clamp(1, EVENTS_MAX));
-        let rows: Vec<EventRow> = sqlx::query_as(match after {
+        let mut view = self.read().await?;
+        let rows: Vec<EventRow> = query_as(match after {
             Some(_) => "SELECT * FROM events WHERE id > $1 ORDER BY id LIMIT $2",
             None => {
                 "SELECT * FROM (SELECT * FROM events WHERE id > $1 ORDER BY id DESC LIMIT $2) \
@@ -59,7 +61,7 @@ impl MetaDb {
         })
         .bind(sql(after.unwrap_or(0)))
         .bind(limit)
-        .fetch_all(&self.pool)
+        .fetch_all(&mut view)
         .await?;
         Ok(rows.into_iter().map(Event::from).collect())
     }

@@ -1,9 +1,9 @@
 //! MetaDB: every durable decision of the conductor.
 //!
 //! The server calls the methods of [`MetaDb`]; each change is one [`Decision`], that is one
-//! transaction which compares and swaps the revision it was based on. SQLite is the backend of a
-//! conductor on one machine. The statements and migrations keep to what PostgreSQL understands
-//! too; what is SQLite's own is in this file.
+//! transaction which compares and swaps the revision it was based on. It lives in a file of
+//! SQLite, for a conductor on one machine, or in PostgreSQL; statements and migrations are the
+//! same for both.
 //!
 //! Invariants, kept by the schema or by one statement in one place:
 //! 1. The revision rises by one with each decision; so does the event id with each event.
@@ -12,6 +12,7 @@
 //! 4. An NSID that hosts may still know as one volume never means another.
 //! 5. A replica is deleted only after it was retired by name.
 
+mod backend;
 mod decision;
 mod error;
 mod events;
@@ -19,68 +20,61 @@ mod lock;
 mod namespaces;
 mod nodes;
 mod numbers;
+mod place;
+mod postgres;
+mod query;
 mod rows;
+mod sqlite;
 mod state;
 mod subsystems;
 #[cfg(test)]
 mod tests;
 mod volumes;
 
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use metrics::Histogram;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Sqlite, SqliteConnection, SqlitePool, Transaction};
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use backend::{Pool, Transaction};
 pub use decision::Decided;
 use decision::{Decision, Published, Timing};
 pub use error::{DbError, OpenError};
 use lock::FolderLock;
+pub use place::Place;
+pub use postgres::{BadUrl, PostgresUrl};
+use query::{query, query_as};
 pub use rows::{
     AccessRow, DiskRow, NamespaceRow, NodeRow, PortalRow, ReplicaRow, Snapshot, SubsystemRow,
     VolumeRow,
 };
 
-/// The database's file within the data folder.
-const FILE: &str = "conductor.sqlite";
-
-/// A reader never waits for a writer (WAL), so few connections go a long way.
-const CONNECTIONS_MAX: u32 = 8;
-
-/// An open MetaDB. One per data folder and machine.
+/// An open MetaDB. One per data folder and machine, where it is a file.
 #[derive(Debug)]
 pub struct MetaDb {
-    pool: SqlitePool,
+    pool: Pool,
     cluster: Uuid,
     fencing_token: i64,
     published: Published,
     transaction_seconds: Histogram,
-    _lock: FolderLock,
+    _lock: Option<FolderLock>,
 }
 
 impl MetaDb {
-    /// Opens the database in this folder; makes both when they are not there.
-    pub async fn open(folder: &Path) -> Result<Self, OpenError> {
-        Self::open_measured(folder, Histogram::noop()).await
+    /// Opens the database; makes its tables when they are not there, and a folder with its file.
+    pub async fn open(place: &Place) -> Result<Self, OpenError> {
+        Self::open_measured(place, Histogram::noop()).await
     }
 
     /// The same, recording how long each decision takes.
     pub async fn open_measured(
-        folder: &Path,
+        place: &Place,
         transaction_seconds: Histogram,
     ) -> Result<Self, OpenError> {
-        let lock = FolderLock::take(folder)?;
-        let file = folder.join(FILE);
-        let database = |source| OpenError::Database { path: file.clone(), source };
-        let pool = connect(&file).await.map_err(database)?;
-        sqlx::migrate!()
-            .run(&pool)
-            .await
-            .map_err(|source| OpenError::Migrate { path: folder.to_owned(), source })?;
-        let taken = take_over(&pool).await.map_err(database)?;
+        let (pool, lock) = place.connect().await?;
+        pool.migrate().await.map_err(|error| place.migrate_error(error))?;
+        let taken = take_over(&pool).await.map_err(|error| place.error(error))?;
         Ok(Self {
             pool,
             cluster: taken.cluster,
@@ -113,34 +107,22 @@ impl MetaDb {
 
     /// Whether the database answers.
     pub async fn check(&self) -> Result<(), DbError> {
-        sqlx::query("SELECT revision FROM settings WHERE id = 1").fetch_one(&self.pool).await?;
+        rows::revision(&mut self.read().await?).await?;
         Ok(())
     }
 
     /// A view of one moment.
-    async fn read(&self) -> Result<Transaction<'static, Sqlite>, DbError> {
-        Ok(self.pool.begin().await?)
+    async fn read(&self) -> Result<Transaction, DbError> {
+        self.pool.begin_view().await
     }
 
-    /// Begins a decision. SQLite takes the write lock here, so that no decision has to be repeated
-    /// because another one came between its reads and its writes.
+    /// Begins a decision, when those before it have ended.
     async fn begin(&self) -> Result<Decision, DbError> {
         let started = Instant::now();
-        let transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let transaction = self.pool.begin_decision().await?;
         let timing = Timing { started, seconds: self.transaction_seconds.clone() };
         Decision::begin(transaction, self.fencing_token, self.published.clone(), timing).await
     }
-}
-
-async fn connect(file: &PathBuf) -> Result<SqlitePool, sqlx::Error> {
-    let options = SqliteConnectOptions::new()
-        .filename(file)
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
-        .foreign_keys(true)
-        .busy_timeout(Duration::from_secs(5));
-    SqlitePoolOptions::new().max_connections(CONNECTIONS_MAX).connect_with(options).await
 }
 
 #[derive(sqlx::FromRow)]
@@ -154,20 +136,21 @@ struct TakenOver {
 }
 
 /// Takes the next fencing token, after which decisions of an earlier conductor fail.
-async fn take_over(pool: &SqlitePool) -> Result<TakenOver, sqlx::Error> {
-    let mut connection = pool.acquire().await?;
-    let connection: &mut SqliteConnection = &mut connection;
-    sqlx::query(
+async fn take_over(pool: &Pool) -> Result<TakenOver, DbError> {
+    let mut transaction = pool.begin_decision().await?;
+    query(
         "INSERT INTO settings (id, cluster, revision, fencing_token, last_event, last_portal) \
          VALUES (1, $1, 1, 0, 0, 0) ON CONFLICT (id) DO NOTHING",
     )
     .bind(Uuid::new_v4())
-    .execute(&mut *connection)
+    .execute(&mut transaction)
     .await?;
-    sqlx::query_as(
+    let taken = query_as(
         "UPDATE settings SET fencing_token = fencing_token + 1 WHERE id = 1 \
          RETURNING cluster, fencing_token, revision, last_event",
     )
-    .fetch_one(connection)
-    .await
+    .fetch_one(&mut transaction)
+    .await?;
+    transaction.commit().await?;
+    Ok(taken)
 }

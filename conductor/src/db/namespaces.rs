@@ -5,10 +5,11 @@
 //! NSID back, another one gets an NSID that was never used. Only when all are used up is one
 //! taken that was removed more than a week ago.
 
-use sqlx::SqliteConnection;
 use uuid::Uuid;
 
+use super::backend::Transaction;
 use super::numbers::{narrow, sql};
+use super::query::{query, query_as};
 use super::volumes::export_of;
 use super::{DbError, Decided, MetaDb};
 use crate::api::MAX_NSID;
@@ -46,7 +47,7 @@ impl MetaDb {
         }
         let used = used(decision.connection(), nqn).await?;
         let nsid = choose(nqn, &used, volume.uuid, nsid.map(i64::from), decision.now_ms)?;
-        let added = sqlx::query(
+        let added = query(
             "INSERT INTO namespaces (nqn, nsid, volume, read_only) VALUES ($1, $2, $3, $4) \
              ON CONFLICT (nqn, nsid) DO UPDATE SET volume = excluded.volume, \
              read_only = excluded.read_only, removed_ms = NULL \
@@ -58,7 +59,7 @@ impl MetaDb {
         .bind(read_only)
         .execute(decision.connection())
         .await?;
-        if added.rows_affected() != 1 {
+        if added != 1 {
             return Err(Refusal::Collision.into());
         }
         super::subsystems::touch(&mut decision, &subsystem).await?;
@@ -72,7 +73,7 @@ impl MetaDb {
         let mut decision = self.begin().await?;
         let subsystem = super::subsystems::find(decision.connection(), nqn).await?;
         let now_ms = decision.now_ms;
-        let removed = sqlx::query(
+        let removed = query(
             "UPDATE namespaces SET removed_ms = $1 \
              WHERE nqn = $2 AND nsid = $3 AND removed_ms IS NULL",
         )
@@ -81,7 +82,7 @@ impl MetaDb {
         .bind(sql(nsid))
         .execute(decision.connection())
         .await?;
-        if removed.rows_affected() != 1 {
+        if removed != 1 {
             return Err(Refusal::NotFound {
                 kind: Kind::Namespace,
                 name: nsid.to_string(),
@@ -97,14 +98,14 @@ impl MetaDb {
     }
 }
 
-async fn used(connection: &mut SqliteConnection, nqn: &str) -> Result<Vec<Used>, DbError> {
-    Ok(sqlx::query_as(
+async fn used(connection: &mut Transaction, nqn: &str) -> Result<Vec<Used>, DbError> {
+    query_as(
         "SELECT n.nsid, n.volume, v.name AS volume_name, n.removed_ms FROM namespaces n \
          JOIN volumes v ON v.uuid = n.volume WHERE n.nqn = $1 ORDER BY n.nsid",
     )
     .bind(nqn)
     .fetch_all(connection)
-    .await?)
+    .await
 }
 
 /// The NSID for a volume. `used` is in ascending order and holds no live row of this volume.

@@ -5,11 +5,12 @@
 
 use std::collections::BTreeSet;
 
-use sqlx::SqliteConnection;
 use uuid::Uuid;
 
+use super::backend::Transaction;
 use super::decision::Decision;
 use super::numbers::sql;
+use super::query::{query, query_as, query_scalar};
 use super::rows::PortalRow;
 use super::{DbError, Decided, MetaDb};
 use crate::api::{DiskKind, DiskReport, NodeReport, PortalReport};
@@ -47,16 +48,16 @@ impl MetaDb {
 async fn join(decision: &mut Decision, node: &str) -> Result<(), DbError> {
     let now_ms = decision.now_ms;
     let inserted =
-        sqlx::query("INSERT INTO nodes (name, created_ms) VALUES ($1, $2) ON CONFLICT DO NOTHING")
+        query("INSERT INTO nodes (name, created_ms) VALUES ($1, $2) ON CONFLICT DO NOTHING")
             .bind(node)
             .bind(now_ms)
             .execute(decision.connection())
             .await?;
-    if inserted.rows_affected() == 0 {
+    if inserted == 0 {
         return Ok(());
     }
     let nqns: Vec<String> =
-        sqlx::query_scalar("SELECT nqn FROM subsystems").fetch_all(decision.connection()).await?;
+        query_scalar("SELECT nqn FROM subsystems").fetch_all(decision.connection()).await?;
     for nqn in nqns {
         give_controller_ids(decision.connection(), &nqn, node).await?;
     }
@@ -67,15 +68,15 @@ async fn join(decision: &mut Decision, node: &str) -> Result<(), DbError> {
 /// Gives every node its range of a new subsystem. A subsystem that was there before under the
 /// same NQN keeps its ranges.
 pub(super) async fn give_controller_ids_to_all_nodes(
-    connection: &mut SqliteConnection,
+    connection: &mut Transaction,
     nqn: &str,
 ) -> Result<(), DbError> {
-    let nodes: Vec<String> = sqlx::query_scalar(
+    let nodes: Vec<String> = query_scalar(
         "SELECT name FROM nodes WHERE name NOT IN \
          (SELECT node FROM controller_ranges WHERE nqn = $1) ORDER BY created_ms, name",
     )
     .bind(nqn)
-    .fetch_all(&mut *connection)
+    .fetch_all(connection)
     .await?;
     for node in nodes {
         give_controller_ids(connection, nqn, &node).await?;
@@ -84,18 +85,18 @@ pub(super) async fn give_controller_ids_to_all_nodes(
 }
 
 async fn give_controller_ids(
-    connection: &mut SqliteConnection,
+    connection: &mut Transaction,
     nqn: &str,
     node: &str,
 ) -> Result<(), DbError> {
-    let given: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM controller_ranges WHERE nqn = $1")
+    let given: i64 = query_scalar("SELECT COUNT(*) FROM controller_ranges WHERE nqn = $1")
         .bind(nqn)
-        .fetch_one(&mut *connection)
+        .fetch_one(connection)
         .await?;
     let Some((first, last)) = controller_range(given) else {
         return Err(Refusal::ControllerIdsExhausted { nqn: nqn.to_owned() }.into());
     };
-    sqlx::query(
+    query(
         "INSERT INTO controller_ranges (nqn, node, first_id, last_id) VALUES ($1, $2, $3, $4) \
          ON CONFLICT (nqn, node) DO NOTHING",
     )
@@ -120,7 +121,7 @@ fn controller_range(n: i64) -> Option<(i64, i64)> {
 
 async fn portals(decision: &mut Decision, report: &NodeReport) -> Result<(), DbError> {
     let node = &report.node;
-    let known: Vec<PortalRow> = sqlx::query_as(
+    let known: Vec<PortalRow> = query_as(
         "SELECT id, node, transport, address, service FROM portals WHERE node = $1 AND active",
     )
     .bind(node)
@@ -132,7 +133,7 @@ async fn portals(decision: &mut Decision, report: &NodeReport) -> Result<(), DbE
         return Ok(());
     }
     for portal in known.iter().filter(|row| !reported.contains(&Listener::from(*row))) {
-        sqlx::query("UPDATE portals SET active = FALSE WHERE id = $1")
+        query("UPDATE portals SET active = FALSE WHERE id = $1")
             .bind(i64::from(portal.id))
             .execute(decision.connection())
             .await?;
@@ -151,7 +152,7 @@ async fn activate(
     node: &str,
     listener: Listener<'_>,
 ) -> Result<(), DbError> {
-    let known = sqlx::query(
+    let known = query(
         "UPDATE portals SET active = TRUE \
          WHERE node = $1 AND transport = $2 AND address = $3 AND service = $4",
     )
@@ -161,16 +162,16 @@ async fn activate(
     .bind(listener.service)
     .execute(decision.connection())
     .await?;
-    if known.rows_affected() == 1 {
+    if known == 1 {
         return Ok(());
     }
-    let id: Option<i64> = sqlx::query_scalar(
+    let id: Option<i64> = query_scalar(
         "UPDATE settings SET last_portal = last_portal + 1 \
          WHERE id = 1 AND last_portal < 65535 RETURNING last_portal",
     )
     .fetch_optional(decision.connection())
     .await?;
-    sqlx::query(
+    query(
         "INSERT INTO portals (id, node, transport, address, service, active) \
          VALUES ($1, $2, $3, $4, $5, TRUE)",
     )
@@ -229,7 +230,7 @@ async fn register_disk(
     is_up: impl Fn(&str) -> bool,
 ) -> Result<(), DbError> {
     let known: Option<KnownDisk> =
-        sqlx::query_as("SELECT node, path, kind, total_bytes FROM disks WHERE uuid = $1")
+        query_as("SELECT node, path, kind, total_bytes FROM disks WHERE uuid = $1")
             .bind(disk.uuid)
             .fetch_optional(decision.connection())
             .await?;
@@ -262,7 +263,7 @@ async fn register_disk(
 }
 
 async fn write_disk(decision: &mut Decision, node: &str, disk: &DiskReport) -> Result<(), DbError> {
-    sqlx::query(
+    query(
         "INSERT INTO disks (uuid, node, kind, path, total_bytes) VALUES ($1, $2, $3, $4, $5) \
          ON CONFLICT (uuid) DO UPDATE SET node = excluded.node, kind = excluded.kind, \
          path = excluded.path, total_bytes = excluded.total_bytes",
@@ -282,7 +283,7 @@ async fn replica_deleted(
     node: &str,
     replica: Uuid,
 ) -> Result<(), DbError> {
-    let updated = sqlx::query(
+    let updated = query(
         "UPDATE replicas SET state = 'deleted' WHERE uuid = $1 AND state = 'retired' \
          AND disk IN (SELECT uuid FROM disks WHERE node = $2)",
     )
@@ -290,7 +291,7 @@ async fn replica_deleted(
     .bind(node)
     .execute(decision.connection())
     .await?;
-    if updated.rows_affected() == 1 {
+    if updated == 1 {
         decision.changed("replica_deleted", node, format!("node {node} deleted replica {replica}"));
     }
     Ok(())

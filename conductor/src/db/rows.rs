@@ -1,8 +1,9 @@
 //! What MetaDB holds, row by row, and one consistent view of all of it.
 
-use sqlx::SqliteConnection;
 use uuid::Uuid;
 
+use super::backend::Transaction;
+use super::query::{query_as, query_scalar};
 use super::{DbError, MetaDb};
 
 /// A node.
@@ -158,49 +159,47 @@ impl MetaDb {
     }
 }
 
-pub(super) async fn read_snapshot(view: &mut SqliteConnection) -> Result<Snapshot, DbError> {
+pub(super) async fn read_snapshot(view: &mut Transaction) -> Result<Snapshot, DbError> {
     Ok(Snapshot {
         revision: revision(view).await?,
-        nodes: sqlx::query_as("SELECT name FROM nodes ORDER BY name").fetch_all(&mut *view).await?,
-        portals: sqlx::query_as(
+        nodes: query_as("SELECT name FROM nodes ORDER BY name").fetch_all(view).await?,
+        portals: query_as(
             "SELECT id, node, transport, address, service FROM portals WHERE active ORDER BY id",
         )
-        .fetch_all(&mut *view)
+        .fetch_all(view)
         .await?,
         disks: disks(view).await?,
-        volumes: sqlx::query_as(
+        volumes: query_as(
             "SELECT uuid, name, size_bytes, nguid, version, created_ms FROM volumes \
              WHERE deleted_ms IS NULL ORDER BY name",
         )
-        .fetch_all(&mut *view)
+        .fetch_all(view)
         .await?,
-        replicas: sqlx::query_as(
+        replicas: query_as(
             "SELECT r.uuid, r.volume, r.disk, d.node FROM replicas r \
              JOIN disks d ON d.uuid = r.disk WHERE r.state = 'wanted' ORDER BY r.volume, r.uuid",
         )
-        .fetch_all(&mut *view)
+        .fetch_all(view)
         .await?,
-        subsystems: sqlx::query_as(
+        subsystems: query_as(
             "SELECT nqn, serial, allow_any, version, created_ms FROM subsystems ORDER BY nqn",
         )
-        .fetch_all(&mut *view)
+        .fetch_all(view)
         .await?,
-        namespaces: sqlx::query_as(
+        namespaces: query_as(
             "SELECT n.nqn, n.nsid, n.volume, v.name AS volume_name, v.size_bytes, v.nguid, \
              n.read_only FROM namespaces n JOIN volumes v ON v.uuid = n.volume \
              WHERE n.removed_ms IS NULL ORDER BY n.nqn, n.nsid",
         )
-        .fetch_all(&mut *view)
+        .fetch_all(view)
         .await?,
-        access: sqlx::query_as("SELECT nqn, host FROM access ORDER BY nqn, host")
-            .fetch_all(view)
-            .await?,
+        access: query_as("SELECT nqn, host FROM access ORDER BY nqn, host").fetch_all(view).await?,
     })
 }
 
-async fn disks(view: &mut SqliteConnection) -> Result<Vec<DiskRow>, DbError> {
+async fn disks(view: &mut Transaction) -> Result<Vec<DiskRow>, DbError> {
     // PostgreSQL sums BIGINT to NUMERIC, hence the cast.
-    Ok(sqlx::query_as(
+    query_as(
         "SELECT d.uuid, d.node, d.kind, d.path, d.total_bytes, \
          CAST(COALESCE((SELECT SUM(v.size_bytes) FROM replicas r \
            JOIN volumes v ON v.uuid = r.volume \
@@ -208,11 +207,11 @@ async fn disks(view: &mut SqliteConnection) -> Result<Vec<DiskRow>, DbError> {
          FROM disks d ORDER BY d.node, d.path, d.uuid",
     )
     .fetch_all(view)
-    .await?)
+    .await
 }
 
-pub(super) async fn revision(view: &mut SqliteConnection) -> Result<u64, DbError> {
+pub(super) async fn revision(view: &mut Transaction) -> Result<u64, DbError> {
     let revision: i64 =
-        sqlx::query_scalar("SELECT revision FROM settings WHERE id = 1").fetch_one(view).await?;
+        query_scalar("SELECT revision FROM settings WHERE id = 1").fetch_one(view).await?;
     super::numbers::narrow(revision, "revision")
 }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::SqliteConnection;
 use uuid::Uuid;
 
+use super::backend::Transaction;
+use super::query::{query_as, query_scalar};
 use super::rows::{NamespaceRow, PortalRow, Snapshot, read_snapshot};
 use super::{DbError, MetaDb};
 use crate::api::{
@@ -58,14 +59,14 @@ impl From<NamespaceRow> for NamespaceState {
     }
 }
 
-async fn retired(view: &mut SqliteConnection, node: &str) -> Result<Vec<Uuid>, DbError> {
-    Ok(sqlx::query_scalar(
+async fn retired(view: &mut Transaction, node: &str) -> Result<Vec<Uuid>, DbError> {
+    query_scalar(
         "SELECT r.uuid FROM replicas r JOIN disks d ON d.uuid = r.disk \
          WHERE r.state = 'retired' AND d.node = $1 ORDER BY r.uuid",
     )
     .bind(node)
     .fetch_all(view)
-    .await?)
+    .await
 }
 
 #[derive(sqlx::FromRow)]
@@ -78,11 +79,11 @@ struct Range {
 }
 
 async fn controller_ranges(
-    view: &mut SqliteConnection,
+    view: &mut Transaction,
     node: &str,
 ) -> Result<BTreeMap<String, (u16, u16)>, DbError> {
     let rows: Vec<Range> =
-        sqlx::query_as("SELECT nqn, first_id, last_id FROM controller_ranges WHERE node = $1")
+        query_as("SELECT nqn, first_id, last_id FROM controller_ranges WHERE node = $1")
             .bind(node)
             .fetch_all(view)
             .await?;

@@ -1,10 +1,11 @@
 //! Decisions about subsystems and the hosts that may use them.
 
-use sqlx::SqliteConnection;
 use uuid::Uuid;
 
+use super::backend::Transaction;
 use super::decision::Decision;
 use super::numbers::sql;
+use super::query::{query, query_as, query_scalar};
 use super::{DbError, Decided, MetaDb, SubsystemRow};
 use crate::names::{ANY_HOST, check_nqn, nearest};
 use crate::refusal::{Kind, Refusal};
@@ -18,7 +19,7 @@ impl MetaDb {
             return Err(Refusal::Exists { kind: Kind::Subsystem, name: nqn.to_owned() }.into());
         }
         let now_ms = decision.now_ms;
-        sqlx::query(
+        query(
             "INSERT INTO subsystems (nqn, serial, allow_any, version, created_ms) \
              VALUES ($1, $2, FALSE, 1, $3)",
         )
@@ -44,26 +45,22 @@ impl MetaDb {
         if version.is_some_and(|version| version != subsystem.version) {
             return Err(changed(nqn).into());
         }
-        let count: i64 = sqlx::query_scalar(
-            "SELECT COUNT(*) FROM namespaces WHERE nqn = $1 AND removed_ms IS NULL",
-        )
-        .bind(nqn)
-        .fetch_one(decision.connection())
-        .await?;
+        let count: i64 =
+            query_scalar("SELECT COUNT(*) FROM namespaces WHERE nqn = $1 AND removed_ms IS NULL")
+                .bind(nqn)
+                .fetch_one(decision.connection())
+                .await?;
         if count > 0 {
             let count = usize::try_from(count).unwrap_or(usize::MAX);
             return Err(Refusal::HasNamespaces { nqn: nqn.to_owned(), count }.into());
         }
-        sqlx::query("DELETE FROM access WHERE nqn = $1")
-            .bind(nqn)
-            .execute(decision.connection())
-            .await?;
-        let deleted = sqlx::query("DELETE FROM subsystems WHERE nqn = $1 AND version = $2")
+        query("DELETE FROM access WHERE nqn = $1").bind(nqn).execute(decision.connection()).await?;
+        let deleted = query("DELETE FROM subsystems WHERE nqn = $1 AND version = $2")
             .bind(nqn)
             .bind(sql(subsystem.version))
             .execute(decision.connection())
             .await?;
-        if deleted.rows_affected() != 1 {
+        if deleted != 1 {
             return Err(changed(nqn).into());
         }
         decision.changed("subsystem_deleted", nqn, format!("subsystem {nqn} deleted"));
@@ -80,14 +77,13 @@ impl MetaDb {
         let changed = if host == ANY_HOST {
             set_allow_any(decision.connection(), &subsystem, true).await?
         } else {
-            let inserted = sqlx::query(
-                "INSERT INTO access (nqn, host) VALUES ($1, $2) ON CONFLICT DO NOTHING",
-            )
-            .bind(nqn)
-            .bind(host)
-            .execute(decision.connection())
-            .await?;
-            inserted.rows_affected() == 1
+            let inserted =
+                query("INSERT INTO access (nqn, host) VALUES ($1, $2) ON CONFLICT DO NOTHING")
+                    .bind(nqn)
+                    .bind(host)
+                    .execute(decision.connection())
+                    .await?;
+            inserted == 1
         };
         if changed {
             touch(&mut decision, &subsystem).await?;
@@ -138,37 +134,36 @@ fn changed(nqn: &str) -> Refusal {
 }
 
 async fn set_allow_any(
-    connection: &mut SqliteConnection,
+    connection: &mut Transaction,
     subsystem: &SubsystemRow,
     allow: bool,
 ) -> Result<bool, DbError> {
-    let updated =
-        sqlx::query("UPDATE subsystems SET allow_any = $1 WHERE nqn = $2 AND allow_any <> $1")
-            .bind(allow)
-            .bind(&subsystem.nqn)
-            .execute(connection)
-            .await?;
-    Ok(updated.rows_affected() == 1)
+    let updated = query("UPDATE subsystems SET allow_any = $1 WHERE nqn = $2 AND allow_any <> $1")
+        .bind(allow)
+        .bind(&subsystem.nqn)
+        .execute(connection)
+        .await?;
+    Ok(updated == 1)
 }
 
 async fn remove_host(
-    connection: &mut SqliteConnection,
+    connection: &mut Transaction,
     subsystem: &SubsystemRow,
     host: &str,
 ) -> Result<(), DbError> {
     let nqn = &subsystem.nqn;
-    let deleted = sqlx::query("DELETE FROM access WHERE nqn = $1 AND host = $2")
+    let deleted = query("DELETE FROM access WHERE nqn = $1 AND host = $2")
         .bind(nqn)
         .bind(host)
-        .execute(&mut *connection)
+        .execute(connection)
         .await?;
-    if deleted.rows_affected() == 1 {
+    if deleted == 1 {
         return Ok(());
     }
     if subsystem.allow_any {
         return Err(Refusal::AnyHostAllowed { nqn: nqn.clone(), host: host.to_owned() }.into());
     }
-    let known: Vec<String> = sqlx::query_scalar("SELECT host FROM access WHERE nqn = $1")
+    let known: Vec<String> = query_scalar("SELECT host FROM access WHERE nqn = $1")
         .bind(nqn)
         .fetch_all(connection)
         .await?;
@@ -187,36 +182,28 @@ pub(super) async fn touch(
     subsystem: &SubsystemRow,
 ) -> Result<(), DbError> {
     let updated =
-        sqlx::query("UPDATE subsystems SET version = version + 1 WHERE nqn = $1 AND version = $2")
+        query("UPDATE subsystems SET version = version + 1 WHERE nqn = $1 AND version = $2")
             .bind(&subsystem.nqn)
             .bind(sql(subsystem.version))
             .execute(decision.connection())
             .await?;
-    if updated.rows_affected() == 1 { Ok(()) } else { Err(changed(&subsystem.nqn).into()) }
+    if updated == 1 { Ok(()) } else { Err(changed(&subsystem.nqn).into()) }
 }
 
-async fn by_nqn(
-    connection: &mut SqliteConnection,
-    nqn: &str,
-) -> Result<Option<SubsystemRow>, DbError> {
-    Ok(sqlx::query_as(
-        "SELECT nqn, serial, allow_any, version, created_ms FROM subsystems WHERE nqn = $1",
-    )
-    .bind(nqn)
-    .fetch_optional(connection)
-    .await?)
+async fn by_nqn(connection: &mut Transaction, nqn: &str) -> Result<Option<SubsystemRow>, DbError> {
+    query_as("SELECT nqn, serial, allow_any, version, created_ms FROM subsystems WHERE nqn = $1")
+        .bind(nqn)
+        .fetch_optional(connection)
+        .await
 }
 
 /// The subsystem of this NQN.
-pub(super) async fn find(
-    connection: &mut SqliteConnection,
-    nqn: &str,
-) -> Result<SubsystemRow, DbError> {
+pub(super) async fn find(connection: &mut Transaction, nqn: &str) -> Result<SubsystemRow, DbError> {
     if let Some(subsystem) = by_nqn(connection, nqn).await? {
         return Ok(subsystem);
     }
     let known: Vec<String> =
-        sqlx::query_scalar("SELECT nqn FROM subsystems").fetch_all(connection).await?;
+        query_scalar("SELECT nqn FROM subsystems").fetch_all(connection).await?;
     let known = known.iter().map(String::as_str);
     Err(Refusal::not_found(Kind::Subsystem, &shorten(nqn), known).into())
 }

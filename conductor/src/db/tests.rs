@@ -45,7 +45,7 @@ fn report(node: &str, disk: Uuid) -> NodeReport {
 }
 
 async fn with_node(folder: &Path) -> MetaDb {
-    let db = MetaDb::open(folder).await.unwrap();
+    let db = MetaDb::open(&folder.into()).await.unwrap();
     db.register(&report(NODE, DISK), |_| false).await.unwrap();
     db
 }
@@ -303,7 +303,7 @@ proptest! {
             let before = state(&db).await;
             db.close().await;
             drop(db);
-            let again = MetaDb::open(folder.path()).await.unwrap();
+            let again = MetaDb::open(&folder.path().into()).await.unwrap();
             assert_eq!(state(&again).await, before, "what was decided survives a restart");
         });
     }
@@ -312,22 +312,22 @@ proptest! {
 #[tokio::test]
 async fn data_folder_in_use_names_the_process_that_has_it() {
     let folder = tempfile::tempdir().unwrap();
-    let first = MetaDb::open(folder.path()).await.unwrap();
-    let error = MetaDb::open(folder.path()).await.unwrap_err();
+    let first = MetaDb::open(&folder.path().into()).await.unwrap();
+    let error = MetaDb::open(&folder.path().into()).await.unwrap_err();
     assert!(
         matches!(error, OpenError::InUse { pid, .. } if pid == Some(std::process::id())),
         "{error}"
     );
     drop(first);
-    MetaDb::open(folder.path()).await.unwrap();
+    MetaDb::open(&folder.path().into()).await.unwrap();
 }
 
 #[tokio::test]
 async fn file_that_is_no_database_is_refused_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join(FILE);
+    let file = folder.path().join(sqlite::FILE);
     std::fs::write(&file, vec![7; 8192]).unwrap();
-    let error = MetaDb::open(folder.path()).await.unwrap_err();
+    let error = MetaDb::open(&folder.path().into()).await.unwrap_err();
     assert!(matches!(error, OpenError::Database { .. }), "{error}");
     assert_eq!(std::fs::read(&file).unwrap(), vec![7; 8192]);
 }
@@ -386,7 +386,7 @@ async fn abandoned_decision_leaves_no_trace_and_blocks_nobody() {
     let folder = tempfile::tempdir().unwrap();
     let db = with_node(folder.path()).await;
     let mut decision = db.begin().await.unwrap();
-    sqlx::query("DELETE FROM disks").execute(decision.connection()).await.unwrap();
+    query("DELETE FROM disks").execute(decision.connection()).await.unwrap();
     decision.changed("never", "x", String::new());
     drop(decision);
     db.create_volume("v", 4096, DISK).await.unwrap();

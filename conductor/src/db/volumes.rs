@@ -1,9 +1,10 @@
 //! Decisions about volumes.
 
-use sqlx::SqliteConnection;
 use uuid::Uuid;
 
+use super::backend::Transaction;
 use super::numbers::sql;
+use super::query::{query, query_as, query_scalar};
 use super::{DbError, Decided, MetaDb, VolumeRow};
 use crate::names;
 use crate::refusal::{Kind, Refusal};
@@ -34,7 +35,7 @@ impl MetaDb {
         refuse_taken(decision.connection(), name).await?;
         // One identity for UUID and NGUID: a person who sees either on a host finds the volume.
         let uuid = Uuid::new_v4();
-        sqlx::query(
+        query(
             "INSERT INTO volumes (uuid, name, size_bytes, nguid, version, created_ms) \
              VALUES ($1, $2, $3, $4, 1, $5)",
         )
@@ -67,7 +68,7 @@ impl MetaDb {
             return Err(Refusal::Shrink { name, from, to: size_bytes }.into());
         }
         if size_bytes > volume.size_bytes {
-            let updated = sqlx::query(
+            let updated = query(
                 "UPDATE volumes SET size_bytes = $1, version = version + 1 \
                  WHERE uuid = $2 AND version = $3 AND deleted_ms IS NULL",
             )
@@ -76,7 +77,7 @@ impl MetaDb {
             .bind(sql(volume.version))
             .execute(decision.connection())
             .await?;
-            check_swapped(updated.rows_affected(), &volume)?;
+            check_swapped(updated, &volume)?;
             let (old, new) = (human(volume.size_bytes), human(size_bytes));
             let message = format!("volume {} grew from {old} to {new}", volume.name);
             decision.changed("volume_resized", &volume.name, message);
@@ -97,7 +98,7 @@ impl MetaDb {
             return Err(Refusal::Exported { volume: volume.name, nqn, nsid }.into());
         }
         let now_ms = decision.now_ms;
-        let updated = sqlx::query(
+        let updated = query(
             "UPDATE volumes SET deleted_ms = $1, version = version + 1 \
              WHERE uuid = $2 AND version = $3 AND deleted_ms IS NULL",
         )
@@ -106,8 +107,8 @@ impl MetaDb {
         .bind(sql(volume.version))
         .execute(decision.connection())
         .await?;
-        check_swapped(updated.rows_affected(), &volume)?;
-        sqlx::query("UPDATE replicas SET state = 'retired' WHERE volume = $1 AND state = 'wanted'")
+        check_swapped(updated, &volume)?;
+        query("UPDATE replicas SET state = 'retired' WHERE volume = $1 AND state = 'wanted'")
             .bind(volume.uuid)
             .execute(decision.connection())
             .await?;
@@ -125,7 +126,7 @@ fn check_name(name: &str) -> Result<(), Refusal> {
     Err(Refusal::BadName { kind: Kind::Volume, name: name.chars().take(80).collect() })
 }
 
-async fn refuse_taken(connection: &mut SqliteConnection, name: &str) -> Result<(), DbError> {
+async fn refuse_taken(connection: &mut Transaction, name: &str) -> Result<(), DbError> {
     match by_name(connection, name).await? {
         Some(_) => Err(Refusal::Exists { kind: Kind::Volume, name: name.to_owned() }.into()),
         None => Ok(()),
@@ -155,18 +156,18 @@ fn check_swapped(rows: u64, volume: &VolumeRow) -> Result<(), Refusal> {
 }
 
 async fn add_replica(
-    connection: &mut SqliteConnection,
+    connection: &mut Transaction,
     volume: Uuid,
     disk: Uuid,
 ) -> Result<(), DbError> {
-    let known: Option<String> = sqlx::query_scalar("SELECT node FROM disks WHERE uuid = $1")
+    let known: Option<String> = query_scalar("SELECT node FROM disks WHERE uuid = $1")
         .bind(disk)
-        .fetch_optional(&mut *connection)
+        .fetch_optional(connection)
         .await?;
     if known.is_none() {
         return Err(Refusal::not_found(Kind::Disk, &disk.to_string(), []).into());
     }
-    sqlx::query("INSERT INTO replicas (uuid, volume, disk, state) VALUES ($1, $2, $3, 'wanted')")
+    query("INSERT INTO replicas (uuid, volume, disk, state) VALUES ($1, $2, $3, 'wanted')")
         .bind(Uuid::new_v4())
         .bind(volume)
         .bind(disk)
@@ -175,53 +176,46 @@ async fn add_replica(
     Ok(())
 }
 
-async fn by_name(
-    connection: &mut SqliteConnection,
-    name: &str,
-) -> Result<Option<VolumeRow>, DbError> {
-    Ok(sqlx::query_as(
+async fn by_name(connection: &mut Transaction, name: &str) -> Result<Option<VolumeRow>, DbError> {
+    query_as(
         "SELECT uuid, name, size_bytes, nguid, version, created_ms FROM volumes \
          WHERE name = $1 AND deleted_ms IS NULL",
     )
     .bind(name)
     .fetch_optional(connection)
-    .await?)
+    .await
 }
 
 /// The volume of this name or UUID.
-pub(super) async fn find(
-    connection: &mut SqliteConnection,
-    name: &str,
-) -> Result<VolumeRow, DbError> {
+pub(super) async fn find(connection: &mut Transaction, name: &str) -> Result<VolumeRow, DbError> {
     if let Some(volume) = by_name(connection, name).await? {
         return Ok(volume);
     }
     if let Ok(uuid) = name.parse::<Uuid>() {
-        let volume = sqlx::query_as(
+        let volume = query_as(
             "SELECT uuid, name, size_bytes, nguid, version, created_ms FROM volumes \
              WHERE uuid = $1 AND deleted_ms IS NULL",
         )
         .bind(uuid)
-        .fetch_optional(&mut *connection)
+        .fetch_optional(connection)
         .await?;
         if let Some(volume) = volume {
             return Ok(volume);
         }
     }
-    let known: Vec<String> =
-        sqlx::query_scalar("SELECT name FROM volumes WHERE deleted_ms IS NULL")
-            .fetch_all(connection)
-            .await?;
+    let known: Vec<String> = query_scalar("SELECT name FROM volumes WHERE deleted_ms IS NULL")
+        .fetch_all(connection)
+        .await?;
     Err(Refusal::not_found(Kind::Volume, name, known.iter().map(String::as_str)).into())
 }
 
 /// The namespace that a volume is exported as.
 pub(super) async fn export_of(
-    connection: &mut SqliteConnection,
+    connection: &mut Transaction,
     volume: Uuid,
 ) -> Result<Option<(String, u64)>, DbError> {
     let row: Option<(String, i64)> =
-        sqlx::query_as("SELECT nqn, nsid FROM namespaces WHERE volume = $1 AND removed_ms IS NULL")
+        query_as("SELECT nqn, nsid FROM namespaces WHERE volume = $1 AND removed_ms IS NULL")
             .bind(volume)
             .fetch_optional(connection)
             .await?;

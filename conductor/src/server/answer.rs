@@ -42,6 +42,14 @@ impl From<DbError> for ApiError {
             DbError::Interrupted => {
                 (ErrorCode::Unavailable, "look at what is there before you try again")
             }
+            DbError::Unavailable(_) => {
+                tracing::warn!(%error, "MetaDB cannot be reached");
+                (
+                    ErrorCode::Unavailable,
+                    "nothing was decided; try again when the database is back: the conductor \
+                     finds it by itself",
+                )
+            }
             DbError::Database(_) | DbError::Damaged(_) => {
                 tracing::error!(%error, "MetaDB failed");
                 (

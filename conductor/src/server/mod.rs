@@ -25,7 +25,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::db::{DbError, MetaDb, OpenError};
+use crate::db::{DbError, MetaDb, OpenError, Place};
 use connection::Connections;
 use live::Live;
 use metrics::Metrics;
@@ -36,8 +36,8 @@ const STOP_WAIT: Duration = Duration::from_secs(5);
 /// How a conductor runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConductorConfig {
-    /// Folder of MetaDB; made when it is not there. One process at a time.
-    pub data_dir: PathBuf,
+    /// Where MetaDB is. A folder is made when it is not there.
+    pub database: Place,
     /// Address of the API. Anyone who reaches it may do everything: loopback, unless the network
     /// is trusted. Port 0 takes any free one.
     pub api_listen: SocketAddr,
@@ -51,7 +51,7 @@ impl ConductorConfig {
     /// The usual configuration for this folder and address.
     pub fn new(data_dir: impl Into<PathBuf>, api_listen: SocketAddr) -> Self {
         Self {
-            data_dir: data_dir.into(),
+            database: Place::Folder(data_dir.into()),
             api_listen,
             node_timeout: Duration::from_secs(10),
             apply_wait: Duration::from_secs(5),
@@ -109,7 +109,7 @@ impl Conductor {
     /// Opens MetaDB and serves the API on the current tokio runtime.
     pub async fn start(config: ConductorConfig) -> Result<Running, StartError> {
         let metrics = Metrics::new();
-        let db = MetaDb::open_measured(&config.data_dir, metrics.transaction_seconds()).await?;
+        let db = MetaDb::open_measured(&config.database, metrics.transaction_seconds()).await?;
         let listen = |source| StartError::Listen { address: config.api_listen, source };
         let listener = TcpListener::bind(config.api_listen).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
@@ -122,7 +122,7 @@ impl Conductor {
         let app = routes::finish(router, shared.clone());
         let watcher = tokio::spawn(watch_nodes::watch(shared.clone()));
         let server = tokio::spawn(serve(listener, app, stop));
-        let database = shared.config.data_dir.display();
+        let database = &shared.config.database;
         tracing::info!(%address, cluster = %shared.db.cluster(), %database, "conductor ready");
         Ok(Running { address, shared, stop: stop_sender, server, watcher })
     }
