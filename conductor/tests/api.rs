@@ -16,9 +16,8 @@ fn error(answer: &(u16, Value)) -> (u16, &str) {
     (answer.0, answer.1["error"].as_str().unwrap())
 }
 
-#[tokio::test]
-async fn volume_goes_from_nothing_to_exported_to_gone() {
-    let cluster = Cluster::start().await;
+async fn volume_goes_from_nothing_to_exported_to_gone(home: Home) {
+    let cluster = Cluster::on(home).await;
     let node = cluster.node("n1").await;
     let (status, made) =
         cluster.post("/api/v1/volumes", json!({"name": "v", "size_bytes": 10_000})).await;
@@ -62,10 +61,9 @@ async fn volume_goes_from_nothing_to_exported_to_gone() {
     assert!(node.state().subsystems.is_empty());
 }
 
-#[tokio::test]
-async fn answer_names_the_node_that_has_not_applied_the_change_yet() {
+async fn answer_names_the_node_that_has_not_applied_the_change_yet(home: Home) {
     let cluster =
-        Cluster::start_with(|config| config.apply_wait = Duration::from_millis(200)).await;
+        Cluster::on_with(home, |config| config.apply_wait = Duration::from_millis(200)).await;
     let node = cluster.node("slow").await;
     node.knobs.lock().idle = true;
     let (status, made) = cluster.post("/api/v1/subsystems", json!({"nqn": NQN})).await;
@@ -74,9 +72,8 @@ async fn answer_names_the_node_that_has_not_applied_the_change_yet() {
     node.wait_applied(made["outcome"]["revision"].as_u64().unwrap()).await;
 }
 
-#[tokio::test]
-async fn node_that_is_gone_is_said_and_not_waited_for() {
-    let cluster = Cluster::start_with(|config| {
+async fn node_that_is_gone_is_said_and_not_waited_for(home: Home) {
+    let cluster = Cluster::on_with(home, |config| {
         config.node_timeout = Duration::from_millis(300);
         config.apply_wait = Duration::from_secs(60);
     })
@@ -107,9 +104,8 @@ async fn node_that_is_gone_is_said_and_not_waited_for() {
     .await;
 }
 
-#[tokio::test]
-async fn what_the_node_could_not_do_is_in_the_answer_and_in_the_events() {
-    let cluster = Cluster::start().await;
+async fn what_the_node_could_not_do_is_in_the_answer_and_in_the_events(home: Home) {
+    let cluster = Cluster::on(home).await;
     let node = cluster.node("n1").await;
     node.knobs.lock().fail = Some("disk on fire".to_owned());
     let (status, made) =
@@ -123,9 +119,8 @@ async fn what_the_node_could_not_do_is_in_the_answer_and_in_the_events() {
     .await;
 }
 
-#[tokio::test]
-async fn null_disk_is_used_only_when_asked_for_or_alone() {
-    let cluster = Cluster::start().await;
+async fn null_disk_is_used_only_when_asked_for_or_alone(home: Home) {
+    let cluster = Cluster::on(home).await;
     let disks = vec![disk(DiskKind::Null), disk(DiskKind::Store)];
     let (null, store) = (disks[0].clone(), disks[1].clone());
     let _node = FakeNode::start(&cluster.running.url(), "n1", disks);
@@ -144,9 +139,8 @@ async fn null_disk_is_used_only_when_asked_for_or_alone() {
     assert!(second["outcome"]["notes"][0].as_str().unwrap().contains("keeps nothing"));
 }
 
-#[tokio::test]
-async fn of_two_operators_one_is_told_that_the_other_was_first() {
-    let cluster = Cluster::start().await;
+async fn of_two_operators_one_is_told_that_the_other_was_first(home: Home) {
+    let cluster = Cluster::on(home).await;
     let _node = cluster.node("n1").await;
     cluster.post("/api/v1/volumes", json!({"name": "v", "size_bytes": 4096})).await;
     let grow =
@@ -161,9 +155,8 @@ async fn of_two_operators_one_is_told_that_the_other_was_first() {
     assert_eq!(error(&stale), (409, "conflict"));
 }
 
-#[tokio::test]
-async fn node_state_waits_for_news_and_is_silent_without() {
-    let cluster = Cluster::start().await;
+async fn node_state_waits_for_news_and_is_silent_without(home: Home) {
+    let cluster = Cluster::on(home).await;
     let unknown = cluster.get("/api/v1/nodes/n1/state").await;
     assert_eq!(error(&unknown), (404, "not_found"));
     let joined = cluster.put("/api/v1/nodes/n1/report", json!(report("n1", vec![]))).await;
@@ -184,9 +177,8 @@ async fn node_state_waits_for_news_and_is_silent_without() {
     assert_eq!((status, state["revision"].as_u64()), (200, Some(revision + 1)));
 }
 
-#[tokio::test]
-async fn reports_that_cannot_be_are_refused_with_the_reason() {
-    let cluster = Cluster::start().await;
+async fn reports_that_cannot_be_are_refused_with_the_reason(home: Home) {
+    let cluster = Cluster::on(home).await;
     let good = report("n1", vec![disk(DiskKind::Store)]);
     let mut cases = Vec::new();
     for (address, service, transport) in [
@@ -226,9 +218,8 @@ async fn reports_that_cannot_be_are_refused_with_the_reason() {
     assert_eq!(node["portals"][0]["transport"], "rdma");
 }
 
-#[tokio::test]
-async fn every_error_has_a_code_a_message_and_a_hint() {
-    let cluster = Cluster::start().await;
+async fn every_error_has_a_code_a_message_and_a_hint(home: Home) {
+    let cluster = Cluster::on(home).await;
     let create = "/api/v1/volumes";
     for (answer, expected) in [
         (cluster.get("/nowhere").await, (404, "not_found")),
@@ -259,9 +250,8 @@ fn methods(item: &Value) -> Vec<&String> {
     item.as_object().unwrap().keys().filter(|key| *key != "parameters").collect()
 }
 
-#[tokio::test]
-async fn openapi_document_is_whole_and_every_call_in_it_answers() {
-    let cluster = Cluster::start().await;
+async fn openapi_document_is_whole_and_every_call_in_it_answers(home: Home) {
+    let cluster = Cluster::on(home).await;
     let (status, document) = cluster.get("/openapi.json").await;
     assert_eq!(status, 200);
     assert_eq!(document["openapi"], "3.1.0");
@@ -327,9 +317,9 @@ fn collect_references(value: &Value, into: &mut Vec<String>) {
     }
 }
 
-#[tokio::test]
-async fn metrics_of_two_conductors_in_one_process_stay_apart() {
-    let (one, two) = (Cluster::start().await, Cluster::start().await);
+async fn metrics_of_two_conductors_in_one_process_stay_apart(home: Home) {
+    let two = Cluster::on(home.another().await).await;
+    let one = Cluster::on(home).await;
     let _node = one.node("n1").await;
     one.post("/api/v1/volumes", json!({"name": "v", "size_bytes": 4096})).await;
     let page = |cluster: &Cluster| {
@@ -353,14 +343,14 @@ async fn metrics_of_two_conductors_in_one_process_stay_apart() {
     assert_eq!(one.get("/healthz").await.1["status"], "ok");
 }
 
-#[tokio::test]
-async fn stop_ends_waiting_calls_and_everything_is_there_after_a_restart() {
-    let cluster = Cluster::start_with(|config| config.node_timeout = Duration::from_secs(30)).await;
+async fn stop_ends_waiting_calls_and_everything_is_there_after_a_restart(home: Home) {
+    let cluster =
+        Cluster::on_with(home, |config| config.node_timeout = Duration::from_secs(30)).await;
     let node = cluster.node("n1").await;
     cluster.post("/api/v1/volumes", json!({"name": "v", "size_bytes": 4096})).await;
     let before = cluster.get("/api/v1/volumes/v").await.1;
     drop(node);
-    let Cluster { running, folder, http } = cluster;
+    let Cluster { running, home, http } = cluster;
     let revision = before["version"].as_u64().unwrap() + 100;
     let url = format!("{}/api/v1/events?after={revision}&wait=60", running.url());
     let waiting = tokio::spawn(http.get(url).send());
@@ -373,7 +363,7 @@ async fn stop_ends_waiting_calls_and_everything_is_there_after_a_restart() {
     if let Ok(answer) = waiting.await.unwrap() {
         assert_eq!(answer.status(), 503);
     }
-    let again = Conductor::start(config(&folder)).await.unwrap();
+    let again = Conductor::start(config(&home)).await.unwrap();
     let text = http.get(format!("{}/api/v1/volumes/v", again.url())).send().await.unwrap();
     let after: Value = text.json().await.unwrap();
     assert_eq!((&after["uuid"], &after["nguid"]), (&before["uuid"], &before["nguid"]));
@@ -383,20 +373,19 @@ async fn stop_ends_waiting_calls_and_everything_is_there_after_a_restart() {
 #[tokio::test]
 async fn folder_or_port_in_use_is_a_clear_error() {
     let cluster = Cluster::start().await;
-    let same_folder = Conductor::start(config(&cluster.folder)).await.unwrap_err();
+    let same_folder = Conductor::start(config(&cluster.home)).await.unwrap_err();
     assert!(matches!(same_folder, StartError::MetaDb(_)), "{same_folder}");
     assert!(same_folder.to_string().contains("in use by another"), "{same_folder}");
-    let folder = tempfile::tempdir().unwrap();
-    let mut same_port = config(&folder);
+    let other = Home::sqlite();
+    let mut same_port = config(&other);
     same_port.api_listen = cluster.running.address();
     let same_port = Conductor::start(same_port).await.unwrap_err();
     assert!(matches!(same_port, StartError::Listen { .. }), "{same_port}");
     assert!(same_port.to_string().contains("--api"), "{same_port}");
 }
 
-#[tokio::test]
-async fn second_namespace_of_a_volume_is_refused_and_a_former_nsid_comes_back() {
-    let cluster = Cluster::start().await;
+async fn second_namespace_of_a_volume_is_refused_and_a_former_nsid_comes_back(home: Home) {
+    let cluster = Cluster::on(home).await;
     let _node = cluster.node("n1").await;
     let other = "nqn.2026-11.com.example:b";
     for name in ["v", "w"] {
@@ -419,3 +408,19 @@ async fn second_namespace_of_a_volume_is_refused_and_a_former_nsid_comes_back() 
     let back = cluster.post(&namespaces(NQN), json!({"volume": "v"})).await;
     assert_eq!(back.1["namespace"]["nsid"], 1);
 }
+
+postgres::on_both!(
+    volume_goes_from_nothing_to_exported_to_gone,
+    answer_names_the_node_that_has_not_applied_the_change_yet,
+    node_that_is_gone_is_said_and_not_waited_for,
+    what_the_node_could_not_do_is_in_the_answer_and_in_the_events,
+    null_disk_is_used_only_when_asked_for_or_alone,
+    of_two_operators_one_is_told_that_the_other_was_first,
+    node_state_waits_for_news_and_is_silent_without,
+    reports_that_cannot_be_are_refused_with_the_reason,
+    every_error_has_a_code_a_message_and_a_hint,
+    openapi_document_is_whole_and_every_call_in_it_answers,
+    metrics_of_two_conductors_in_one_process_stay_apart,
+    stop_ends_waiting_calls_and_everything_is_there_after_a_restart,
+    second_namespace_of_a_volume_is_refused_and_a_former_nsid_comes_back,
+);

@@ -24,6 +24,12 @@ impl From<&Path> for Place {
     }
 }
 
+impl From<PathBuf> for Place {
+    fn from(folder: PathBuf) -> Self {
+        Self::Folder(folder)
+    }
+}
+
 impl From<PostgresUrl> for Place {
     fn from(url: PostgresUrl) -> Self {
         Self::Postgres(url)

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+
+#[path = "../../tests/common/postgres.rs"]
+mod server;
 
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -44,8 +46,29 @@ fn report(node: &str, disk: Uuid) -> NodeReport {
     }
 }
 
-async fn with_node(folder: &Path) -> MetaDb {
-    let db = MetaDb::open(&folder.into()).await.unwrap();
+/// Where a test's MetaDB is.
+struct Home {
+    place: Place,
+    _folder: Option<tempfile::TempDir>,
+}
+
+impl Home {
+    fn sqlite() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self { place: folder.path().into(), _folder: Some(folder) }
+    }
+
+    async fn postgres(test: &str) -> Option<Self> {
+        if !server::may_run(test) {
+            return None;
+        }
+        let url: PostgresUrl = server::database().await.parse().unwrap();
+        Some(Self { place: url.into(), _folder: None })
+    }
+}
+
+async fn with_node(place: &Place) -> MetaDb {
+    let db = MetaDb::open(place).await.unwrap();
     db.register(&report(NODE, DISK), |_| false).await.unwrap();
     db
 }
@@ -288,23 +311,43 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
+async fn decide_like_a_plain_model(home: Home, ops: Vec<Op>) {
+    let db = with_node(&home.place).await;
+    let mut model = Model::default();
+    for op in ops {
+        apply(&db, &mut model, op).await;
+    }
+    let before = state(&db).await;
+    db.close().await;
+    drop(db);
+    let again = MetaDb::open(&home.place).await.unwrap();
+    assert_eq!(state(&again).await, before, "what was decided survives a restart");
+}
+
+fn cases(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, failure_persistence: None, ..Default::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(cases(24))]
 
     #[test]
     fn metadb_decides_like_a_plain_model(ops in proptest::collection::vec(op(), 1..60)) {
-        let folder = tempfile::tempdir().unwrap();
+        runtime().block_on(decide_like_a_plain_model(Home::sqlite(), ops));
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(6))]
+
+    #[test]
+    fn metadb_decides_like_a_plain_model_on_postgres(
+        ops in proptest::collection::vec(op(), 1..60)
+    ) {
         runtime().block_on(async {
-            let db = with_node(folder.path()).await;
-            let mut model = Model::default();
-            for op in ops {
-                apply(&db, &mut model, op).await;
+            if let Some(home) = Home::postgres("metadb_decides_like_a_plain_model").await {
+                decide_like_a_plain_model(home, ops).await;
             }
-            let before = state(&db).await;
-            db.close().await;
-            drop(db);
-            let again = MetaDb::open(&folder.path().into()).await.unwrap();
-            assert_eq!(state(&again).await, before, "what was decided survives a restart");
         });
     }
 }
@@ -332,19 +375,15 @@ async fn file_that_is_no_database_is_refused_and_left_alone() {
     assert_eq!(std::fs::read(&file).unwrap(), vec![7; 8192]);
 }
 
-#[tokio::test]
-async fn older_conductor_is_fenced_by_the_token_of_the_next() {
-    let folder = tempfile::tempdir().unwrap();
-    let db = with_node(folder.path()).await;
+async fn older_conductor_is_fenced_by_the_token_of_the_next(home: Home) {
+    let db = with_node(&home.place).await;
     take_over(&db.pool).await.unwrap();
     let error = db.create_volume("late", 4096, DISK).await.unwrap_err();
     assert!(matches!(error, DbError::Fenced), "{error}");
 }
 
-#[tokio::test]
-async fn of_two_operators_who_read_the_same_version_one_gets_a_conflict() {
-    let folder = tempfile::tempdir().unwrap();
-    let db = with_node(folder.path()).await;
+async fn of_two_operators_who_read_the_same_version_one_gets_a_conflict(home: Home) {
+    let db = with_node(&home.place).await;
     db.create_volume("v", 4096, DISK).await.unwrap();
     let (one, two) =
         tokio::join!(db.resize_volume("v", 8192, Some(1)), db.resize_volume("v", 12288, Some(1)),);
@@ -353,10 +392,8 @@ async fn of_two_operators_who_read_the_same_version_one_gets_a_conflict() {
     assert_eq!(code(db.delete_volume("v", Some(1)).await.unwrap_err()), ErrorCode::Conflict);
 }
 
-#[tokio::test]
-async fn racing_decisions_each_get_their_own_revision() {
-    let folder = tempfile::tempdir().unwrap();
-    let db = std::sync::Arc::new(with_node(folder.path()).await);
+async fn racing_decisions_each_get_their_own_revision(home: Home) {
+    let db = std::sync::Arc::new(with_node(&home.place).await);
     let before = *db.revision().borrow();
     let tasks: Vec<_> = (0..20)
         .map(|n| {
@@ -381,10 +418,8 @@ async fn racing_decisions_each_get_their_own_revision() {
     assert_eq!(*db.revision().borrow(), before + 10);
 }
 
-#[tokio::test]
-async fn abandoned_decision_leaves_no_trace_and_blocks_nobody() {
-    let folder = tempfile::tempdir().unwrap();
-    let db = with_node(folder.path()).await;
+async fn abandoned_decision_leaves_no_trace_and_blocks_nobody(home: Home) {
+    let db = with_node(&home.place).await;
     let mut decision = db.begin().await.unwrap();
     query("DELETE FROM disks").execute(decision.connection()).await.unwrap();
     decision.changed("never", "x", String::new());
@@ -395,10 +430,8 @@ async fn abandoned_decision_leaves_no_trace_and_blocks_nobody() {
     assert!(!kinds.contains(&"never".to_owned()), "{kinds:?}");
 }
 
-#[tokio::test]
-async fn events_are_numbered_without_gaps_and_notes_do_not_move_the_revision() {
-    let folder = tempfile::tempdir().unwrap();
-    let db = with_node(folder.path()).await;
+async fn events_are_numbered_without_gaps_and_notes_do_not_move_the_revision(home: Home) {
+    let db = with_node(&home.place).await;
     let before = *db.revision().borrow();
     db.note(Severity::Warning, "node_down", NODE, "gone".to_owned()).await.unwrap();
     assert_eq!(*db.revision().borrow(), before);
@@ -408,10 +441,8 @@ async fn events_are_numbered_without_gaps_and_notes_do_not_move_the_revision() {
     assert_eq!(db.events(None, 1).await.unwrap().first().unwrap().kind, "node_down");
 }
 
-#[tokio::test]
-async fn disk_claimed_by_two_live_nodes_is_refused_and_one_that_moved_follows() {
-    let folder = tempfile::tempdir().unwrap();
-    let db = with_node(folder.path()).await;
+async fn disk_claimed_by_two_live_nodes_is_refused_and_one_that_moved_follows(home: Home) {
+    let db = with_node(&home.place).await;
     let copy = report("n2", DISK);
     let error = db.register(&copy, |node| node == NODE).await.unwrap_err();
     assert_eq!(code(error), ErrorCode::Invalid);
@@ -422,10 +453,8 @@ async fn disk_claimed_by_two_live_nodes_is_refused_and_one_that_moved_follows() 
     assert!(state(&db).await.volumes.is_empty());
 }
 
-#[tokio::test]
-async fn listeners_keep_their_ids_and_no_id_is_given_twice() {
-    let folder = tempfile::tempdir().unwrap();
-    let db = with_node(folder.path()).await;
+async fn listeners_keep_their_ids_and_no_id_is_given_twice(home: Home) {
+    let db = with_node(&home.place).await;
     let first = state(&db).await.portals;
     let mut moved = report(NODE, DISK);
     moved.portals[0].service = "4421".to_owned();
@@ -437,10 +466,8 @@ async fn listeners_keep_their_ids_and_no_id_is_given_twice() {
     assert_eq!(state(&db).await.portals, first);
 }
 
-#[tokio::test]
-async fn both_transports_of_one_address_are_listeners_of_their_own() {
-    let folder = tempfile::tempdir().unwrap();
-    let db = with_node(folder.path()).await;
+async fn both_transports_of_one_address_are_listeners_of_their_own(home: Home) {
+    let db = with_node(&home.place).await;
     let mut both = report(NODE, DISK);
     both.portals.push(PortalReport { transport: "rdma".to_owned(), ..both.portals[0].clone() });
     db.register(&both, |_| false).await.unwrap();
@@ -454,10 +481,8 @@ async fn both_transports_of_one_address_are_listeners_of_their_own() {
     assert_eq!(state(&db).await.portals, listed, "a device that comes back has its old id");
 }
 
-#[tokio::test]
-async fn controller_ids_of_nodes_are_disjoint_and_outlive_the_subsystem() {
-    let folder = tempfile::tempdir().unwrap();
-    let db = with_node(folder.path()).await;
+async fn controller_ids_of_nodes_are_disjoint_and_outlive_the_subsystem(home: Home) {
+    let db = with_node(&home.place).await;
     db.create_subsystem(NQNS[0]).await.unwrap();
     db.register(&report("n2", Uuid::from_u128(2)), |_| false).await.unwrap();
     let range =
@@ -469,10 +494,8 @@ async fn controller_ids_of_nodes_are_disjoint_and_outlive_the_subsystem() {
     assert_eq!((range(NODE).await, range("n2").await), (one, two));
 }
 
-#[tokio::test]
-async fn replica_is_deleted_only_by_the_node_that_has_its_disk() {
-    let folder = tempfile::tempdir().unwrap();
-    let db = with_node(folder.path()).await;
+async fn replica_is_deleted_only_by_the_node_that_has_its_disk(home: Home) {
+    let db = with_node(&home.place).await;
     db.create_volume("v", 4096, DISK).await.unwrap();
     let wanted = state(&db).await.volumes[0].replica;
     let claim = |node, disk| NodeReport { deleted: vec![wanted], ..report(node, disk) };
@@ -484,3 +507,16 @@ async fn replica_is_deleted_only_by_the_node_that_has_its_disk() {
     db.register(&claim(NODE, DISK), |_| false).await.unwrap();
     assert!(state(&db).await.retired.is_empty());
 }
+
+server::on_both!(
+    older_conductor_is_fenced_by_the_token_of_the_next,
+    of_two_operators_who_read_the_same_version_one_gets_a_conflict,
+    racing_decisions_each_get_their_own_revision,
+    abandoned_decision_leaves_no_trace_and_blocks_nobody,
+    events_are_numbered_without_gaps_and_notes_do_not_move_the_revision,
+    disk_claimed_by_two_live_nodes_is_refused_and_one_that_moved_follows,
+    listeners_keep_their_ids_and_no_id_is_given_twice,
+    both_transports_of_one_address_are_listeners_of_their_own,
+    controller_ids_of_nodes_are_disjoint_and_outlive_the_subsystem,
+    replica_is_deleted_only_by_the_node_that_has_its_disk,
+);

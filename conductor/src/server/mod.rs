@@ -15,7 +15,6 @@ mod view;
 mod watch_nodes;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,10 +47,10 @@ pub struct ConductorConfig {
 }
 
 impl ConductorConfig {
-    /// The usual configuration for this folder and address.
-    pub fn new(data_dir: impl Into<PathBuf>, api_listen: SocketAddr) -> Self {
+    /// The usual configuration for this database, or folder of one, and address.
+    pub fn new(database: impl Into<Place>, api_listen: SocketAddr) -> Self {
         Self {
-            database: Place::Folder(data_dir.into()),
+            database: database.into(),
             api_listen,
             node_timeout: Duration::from_secs(10),
             apply_wait: Duration::from_secs(5),

@@ -1,11 +1,14 @@
 //! A conductor on a socket of its own, and a node that does what it is told.
 #![allow(dead_code, clippy::unwrap_used, reason = "each test binary uses its own part")]
 
+pub mod postgres;
+
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use conductor::api::*;
+use conductor::db::{Place, PostgresUrl};
 use conductor::server::{Conductor, ConductorConfig, Running};
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -16,28 +19,63 @@ pub const NQN: &str = "nqn.2026-11.com.example:a";
 pub const HOST: &str = "nqn.2014-08.org.nvmexpress:uuid:00000000-0000-0000-0000-000000000001";
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
+/// Where a test's MetaDB is.
+pub struct Home {
+    pub place: Place,
+    _folder: Option<TempDir>,
+}
+
+impl Home {
+    pub fn sqlite() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self { place: folder.path().into(), _folder: Some(folder) }
+    }
+
+    pub async fn postgres(test: &str) -> Option<Self> {
+        if !postgres::may_run(test) {
+            return None;
+        }
+        Some(Self::at(&postgres::database().await))
+    }
+
+    pub fn at(url: &str) -> Self {
+        Self { place: url.parse::<PostgresUrl>().unwrap().into(), _folder: None }
+    }
+
+    /// A second one of the same kind.
+    pub async fn another(&self) -> Self {
+        match self.place {
+            Place::Folder(_) => Self::sqlite(),
+            Place::Postgres(_) => Self::at(&postgres::database().await),
+        }
+    }
+}
+
 /// A conductor for one test.
 pub struct Cluster {
     pub running: Running,
-    pub folder: TempDir,
+    pub home: Home,
     pub http: reqwest::Client,
 }
 
-pub fn config(folder: &TempDir) -> ConductorConfig {
-    ConductorConfig::new(folder.path(), "127.0.0.1:0".parse().unwrap())
+pub fn config(home: &Home) -> ConductorConfig {
+    ConductorConfig::new(home.place.clone(), "127.0.0.1:0".parse().unwrap())
 }
 
 impl Cluster {
     pub async fn start() -> Self {
-        Self::start_with(|_| {}).await
+        Self::on(Home::sqlite()).await
     }
 
-    pub async fn start_with(change: impl FnOnce(&mut ConductorConfig)) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mut config = config(&folder);
+    pub async fn on(home: Home) -> Self {
+        Self::on_with(home, |_| {}).await
+    }
+
+    pub async fn on_with(home: Home, change: impl FnOnce(&mut ConductorConfig)) -> Self {
+        let mut config = config(&home);
         change(&mut config);
         let running = Conductor::start(config).await.unwrap();
-        Self { running, folder, http: client() }
+        Self { running, home, http: client() }
     }
 
     pub fn url(&self, path: &str) -> String {

@@ -22,11 +22,13 @@ enum Need {
     Program(&'static str),
     /// A shared library whose path below a library folder begins like this; what follows is its version.
     Library(&'static str),
+    /// A program of PostgreSQL, which Debian keeps in a folder for each version, outside of PATH.
+    Postgres(&'static str),
 }
 
-use Need::{Library, Program};
+use Need::{Library, Postgres, Program};
 
-const TOOLS: [Tool; 19] = [
+const TOOLS: [Tool; 20] = [
     Tool { need: Program("qemu-system-x86_64"), package: "qemu-system-x86" },
     Tool { need: Program("busybox"), package: "busybox-static" },
     Tool { need: Program("modprobe"), package: "kmod" },
@@ -46,12 +48,13 @@ const TOOLS: [Tool; 19] = [
     Tool { need: Library("libibverbs.so.1"), package: "libibverbs1" },
     Tool { need: Library("librdmacm.so.1"), package: "librdmacm1" },
     Tool { need: Library("libibverbs/librxe-rdmav"), package: "ibverbs-providers" },
+    Tool { need: Postgres("initdb"), package: "postgresql" },
 ];
 
 impl Tool {
     fn name(&self) -> &'static str {
         match self.need {
-            Program(name) | Library(name) => name,
+            Program(name) | Library(name) | Postgres(name) => name,
         }
     }
 
@@ -59,6 +62,7 @@ impl Tool {
         match self.need {
             Program(name) => program_installed(name),
             Library(beginning) => library_installed(beginning),
+            Postgres(program) => postgres_installed(program),
         }
     }
 }
@@ -103,6 +107,11 @@ fn library_installed(beginning: &str) -> bool {
             })
         })
     })
+}
+
+fn postgres_installed(program: &str) -> bool {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    versions.map(|version| version.path().join("bin").join(program)).any(|path| path.is_file())
 }
 
 /// Installs what is missing, after asking once.
