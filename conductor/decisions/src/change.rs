@@ -195,6 +195,29 @@ pub fn remove_member(
     Ok(next)
 }
 
+/// A disk was carried to another node, and this replica with it; its data is what it was. A leader
+/// that went with it has to claim at the new place, another one seals again.
+pub fn relocate(config: &VolumeConfig, replica: Uuid, to: NodeId) -> Result<VolumeConfig, Denied> {
+    let found = config.members().find(|(_, member)| member.replica == replica);
+    let (shard, member) = found.ok_or(Denied::NoSuchReplica { shard: 0, replica })?;
+    let from = member.node;
+    if shard_of_config(config, shard)?.on_node(to).is_some_and(|it| it.replica != replica) {
+        return Err(Denied::NodeTaken { shard, node: to });
+    }
+    let mut next = next(config)?;
+    for member in &mut shard_mut(&mut next, shard)?.members {
+        if member.replica == replica {
+            member.node = to;
+        }
+    }
+    if config.leader == Some(from) && next.members().all(|(_, member)| member.node != from) {
+        depose(&mut next, Some(to));
+    } else if next.leader_process != 0 {
+        next.reign = next.epoch;
+    }
+    Ok(next)
+}
+
 /// The operator's explicit word (DESIGN 5, rule 7): from now on this replica alone is the in-sync
 /// set of its shard.
 ///

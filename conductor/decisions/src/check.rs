@@ -51,6 +51,8 @@ pub enum Step {
     Force,
     /// [`crate::grow`]: shards were added.
     Grow,
+    /// [`crate::relocate`]: a replica is on another node.
+    Relocate,
     /// Everything else: no replica becomes in sync.
     Other,
 }
@@ -113,7 +115,7 @@ pub fn check_step(before: &VolumeConfig, after: &VolumeConfig, step: Step) -> Re
         }
         for member in new.in_sync() {
             let was = old.member(member.replica);
-            if was.is_some_and(|was| was.node != member.node) {
+            if step != Step::Relocate && was.is_some_and(|was| was.node != member.node) {
                 return Err(Broken::Replica(member.replica));
             }
             if was.map(|was| was.role) == Some(Role::InSync) {

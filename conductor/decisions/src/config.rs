@@ -43,7 +43,8 @@ pub enum Role {
 pub struct Member {
     /// Its identity, never used again.
     pub replica: Uuid,
-    /// The node that holds it. A replica stays where it is; moving makes another one.
+    /// The node that holds it. Moving data makes another replica; only a disk that is carried to
+    /// another node takes its replicas with it.
     pub node: NodeId,
     /// What it is to the shard.
     pub role: Role,

@@ -37,7 +37,7 @@ mod view;
 
 pub use change::{
     Asker, Claim, NewVolume, Place, add_member, admit, claim, create, drop_member, force_in_sync,
-    grow, move_leader, remove_member, renew, set_min_in_sync,
+    grow, move_leader, relocate, remove_member, renew, set_min_in_sync,
 };
 pub use check::{Broken, Step, check_step};
 pub use config::{

@@ -147,6 +147,17 @@ impl ClusterView {
         self.nodes.get(&id).is_some_and(|node| node.alive && node.state == NodeState::Active)
     }
 
+    /// The nodes whose volumes may need another leader: those that are not there, and both ends of
+    /// each link that somebody says is broken.
+    pub fn in_doubt(&self) -> BTreeSet<NodeId> {
+        let dead = self.nodes.keys().copied().filter(|id| !self.is_alive(*id));
+        let links = self.unreachable.iter().flat_map(|(id, peers)| {
+            let fresh = peers.iter().filter(|(_, at)| self.is_fresh(**at));
+            fresh.flat_map(|(peer, _)| [*id, *peer])
+        });
+        dead.chain(links).collect()
+    }
+
     /// Whether neither of two nodes says, freshly, that it does not reach the other.
     pub fn reach(&self, a: NodeId, b: NodeId) -> bool {
         a == b || !(self.says(a, b) || self.says(b, a))

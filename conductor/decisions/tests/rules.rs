@@ -169,10 +169,14 @@ fn evidence_grows_old() {
     view.set_unreachable(NodeId(1), [NodeId(3), NodeId(4)]);
     assert_eq!(view.judge(NodeId(1), NodeId(2)), Verdict::Accuser);
     view.set_now_ms(EVIDENCE_FRESH_MS);
+    assert_eq!(view.in_doubt(), [1, 3, 4].map(NodeId).into());
     assert_eq!(view.judge(NodeId(1), NodeId(2)), Verdict::Accuser);
     view.set_now_ms(EVIDENCE_FRESH_MS + 1);
     assert_eq!(view.judge(NodeId(1), NodeId(2)), Verdict::Accused);
     assert!(view.reach(NodeId(1), NodeId(3)));
+    assert!(view.in_doubt().is_empty());
+    view.set_alive(NodeId(2), false);
+    assert_eq!(view.in_doubt(), [NodeId(2)].into());
 }
 
 #[test]
@@ -316,6 +320,22 @@ fn rebalancing_adds_a_learner_and_removes_only_with_enough_left() {
         Err(Denied::BelowMin { shard: 0, left: 1, min: 2 })
     );
     assert!(remove_member(&removed, 0, place.replica).is_ok());
+}
+
+#[test]
+fn disk_that_was_carried_to_another_node_takes_its_replicas_along() {
+    let (config, leader) = claimed(&[&[1]], 1);
+    let moved = relocate(&config, replica(0, 0), NodeId(2)).unwrap();
+    check_step(&config, &moved, Step::Relocate).unwrap();
+    assert_eq!((moved.leader, moved.leader_process), (Some(NodeId(2)), 0));
+    assert_eq!(renew(&moved, leader), Err(Denied::NotLeader { node: NodeId(1) }));
+    let (config, _) = claimed(ONE_SHARD, 2);
+    let moved = relocate(&config, replica(0, 2), NodeId(7)).unwrap();
+    assert_eq!((moved.leader, moved.reign), (config.leader, moved.epoch));
+    assert_eq!(
+        relocate(&config, replica(0, 2), NodeId(1)),
+        Err(Denied::NodeTaken { shard: 0, node: NodeId(1) })
+    );
 }
 
 #[test]
