@@ -1,57 +1,74 @@
-//! Which disk a new volume goes to.
+//! Which disks a new volume goes to. Where replicas go by themselves is `afs-decisions`' part; here
+//! is what an operator may say about it, and what should be said to the operator.
 //!
-//! Today a volume has one replica. It goes to the working disk, on a node that is up, with the
-//! most space not yet promised to other volumes (total minus the sizes of what is on it), then to
-//! the one with the most free space. Volumes are thin, so promising more than there is, is fine;
-//! the notes say so.
-//!
-//! Null disks keep nothing. They are for measuring, so one is chosen by itself only where there is
-//! no other working disk; the notes say so then. Naming one with `--disk` always works.
+//! Volumes are thin, so promising more than there is, is fine; the notes say so. Null disks keep
+//! nothing. They are for measuring, so one is chosen by itself only where there is no other working
+//! disk; the notes say so then. Naming one with `--disk` always works.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use afs_decisions::{ClusterView, place};
 use uuid::Uuid;
 
 use crate::api::{Disk, DiskKind, DiskState};
+use crate::db::no_place;
 use crate::refusal::{Kind, Refusal};
 use crate::size::human;
 
-/// The disk, and what the person should know about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The disks, and what the person should know about them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Choice {
-    /// The disk to use.
-    pub disk: Uuid,
-    /// The node that has it.
-    pub node: String,
+    /// For each shard the disks of its replicas.
+    pub disks: Vec<Vec<Uuid>>,
+    /// The nodes that have them.
+    pub nodes: BTreeSet<String>,
     /// For the person.
     pub notes: Vec<String>,
 }
 
 /// Chooses among all known disks. A disk without a state belongs to a node that is not up.
-pub fn choose(disks: &[Disk], wanted: Option<&str>, size_bytes: u64) -> Result<Choice, Refusal> {
-    let disk = match wanted {
-        Some(wanted) => named(disks, wanted)?,
-        None => best(disks)?,
-    };
-    Ok(Choice { disk: disk.uuid, node: disk.node.clone(), notes: notes(disk, size_bytes) })
+pub fn choose(
+    disks: &[Disk],
+    view: &ClusterView,
+    shard_bytes: &[u64],
+    replicas: u8,
+) -> Result<Choice, Refusal> {
+    let places = place(view, shard_bytes, replicas).map_err(no_place)?;
+    let by_uuid: BTreeMap<Uuid, &Disk> = disks.iter().map(|disk| (disk.uuid, disk)).collect();
+    let mut promised: BTreeMap<Uuid, u64> = BTreeMap::new();
+    let mut choice = Choice::default();
+    for (shard, bytes) in places.iter().zip(shard_bytes) {
+        for place in shard {
+            *promised.entry(place.disk).or_default() += bytes;
+        }
+        choice.disks.push(shard.iter().map(|place| place.disk).collect());
+    }
+    for (uuid, bytes) in promised {
+        let Some(disk) = by_uuid.get(&uuid) else { continue };
+        choice.nodes.insert(disk.node.clone());
+        choice.notes.extend(note(disk, bytes));
+    }
+    Ok(choice)
 }
 
-fn best(disks: &[Disk]) -> Result<&Disk, Refusal> {
-    let usable = disks.iter().filter(|disk| disk.state == Some(DiskState::Online));
-    let key = |disk: &&Disk| {
-        let promised = i128::from(disk.total_bytes) - i128::from(disk.provisioned_bytes);
-        let keeps_data = disk.kind == DiskKind::Store;
-        // The uuid last, so that equal disks give the same answer each time.
-        (keeps_data, promised, disk.free_bytes, disk.uuid)
-    };
-    usable.max_by_key(key).ok_or(Refusal::NoDisk)
+/// The one disk that the operator named.
+pub fn named(disks: &[Disk], wanted: &str, size_bytes: u64) -> Result<Choice, Refusal> {
+    let disk = usable(find(disks, wanted)?)?;
+    Ok(Choice {
+        disks: vec![vec![disk.uuid]],
+        nodes: [disk.node.clone()].into(),
+        notes: note(disk, size_bytes).into_iter().collect(),
+    })
 }
 
-fn named<'a>(disks: &'a [Disk], wanted: &str) -> Result<&'a Disk, Refusal> {
+/// The disk of this UUID or path.
+pub fn find<'a>(disks: &'a [Disk], wanted: &str) -> Result<&'a Disk, Refusal> {
     let uuid = wanted.parse::<Uuid>().ok();
     let matching: Vec<&Disk> =
         disks.iter().filter(|disk| Some(disk.uuid) == uuid || disk.path == wanted).collect();
     match matching.as_slice() {
         [] => Err(Refusal::not_found(Kind::Disk, wanted, disks.iter().map(|d| d.path.as_str()))),
-        [disk] => usable(disk),
+        [disk] => Ok(disk),
         several => Err(Refusal::DiskAmbiguous {
             path: wanted.to_owned(),
             nodes: several.iter().map(|disk| format!("{} ({})", disk.node, disk.uuid)).collect(),
@@ -61,6 +78,7 @@ fn named<'a>(disks: &'a [Disk], wanted: &str) -> Result<&'a Disk, Refusal> {
 
 fn usable(disk: &Disk) -> Result<&Disk, Refusal> {
     let reason = match (disk.state, &disk.error) {
+        _ if disk.retired => "it is being emptied".to_owned(),
         (Some(DiskState::Online), _) => return Ok(disk),
         (Some(DiskState::Starting), _) => "it is still starting".to_owned(),
         (Some(DiskState::Failed), Some(error)) => format!("it failed: {error}"),
@@ -70,83 +88,106 @@ fn usable(disk: &Disk) -> Result<&Disk, Refusal> {
     Err(Refusal::DiskUnusable { disk: disk.path.clone(), node: disk.node.clone(), reason })
 }
 
-fn notes(disk: &Disk, size_bytes: u64) -> Vec<String> {
+fn note(disk: &Disk, bytes: u64) -> Option<String> {
     if disk.kind == DiskKind::Null {
-        return vec![format!("{} is a null disk: the volume keeps nothing", disk.path)];
+        return Some(format!("{} is a null disk: the volume keeps nothing", disk.path));
     }
-    let promised = disk.provisioned_bytes.saturating_add(size_bytes);
+    let promised = disk.provisioned_bytes.saturating_add(bytes);
     if promised <= disk.total_bytes {
-        return Vec::new();
+        return None;
     }
-    vec![format!(
+    Some(format!(
         "disk {} has {}, and {} are promised to volumes now: thin volumes take space only as they \
          are written, and writes fail when the disk is full",
         disk.path,
         human(disk.total_bytes),
         human(promised)
-    )]
+    ))
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use afs_decisions::{DiskView, NodeId, NodeView};
+
     use super::*;
 
-    fn disk(n: u128, kind: DiskKind, total: u64, provisioned: u64) -> Disk {
+    fn disk(n: u32, kind: DiskKind, total: u64, provisioned: u64) -> Disk {
         Disk {
-            uuid: Uuid::from_u128(n),
-            node: "n1".to_owned(),
+            uuid: Uuid::from_u128(n.into()),
+            node: format!("n{n}"),
             kind,
             path: format!("/disk{n}"),
             total_bytes: total,
             free_bytes: Some(total),
             provisioned_bytes: provisioned,
+            retired: false,
+            replicas: 0,
             state: Some(DiskState::Online),
             error: None,
         }
     }
 
-    #[test]
-    fn disk_with_the_most_unpromised_space_is_chosen() {
-        let disks = [
-            disk(1, DiskKind::Store, 100, 60),
-            disk(2, DiskKind::Store, 100, 20),
-            disk(3, DiskKind::Store, 1000, 1500),
-        ];
-        assert_eq!(choose(&disks, None, 10).unwrap().disk, Uuid::from_u128(2));
-    }
-
-    #[test]
-    fn null_disk_is_chosen_only_by_name_or_where_there_is_no_other() {
-        let mut disks =
-            [disk(1, DiskKind::Null, 1 << 50, 0), disk(2, DiskKind::Store, 1 << 30, 1 << 40)];
-        assert_eq!(choose(&disks, None, 10).unwrap().disk, Uuid::from_u128(2));
-        let named = choose(&disks, Some("/disk1"), 10).unwrap();
-        assert_eq!(named.disk, Uuid::from_u128(1));
-        assert!(named.notes[0].contains("keeps nothing"));
-        disks[1].state = Some(DiskState::Failed);
-        assert_eq!(choose(&disks, None, 10).unwrap().disk, Uuid::from_u128(1));
+    fn view(disks: &[Disk]) -> ClusterView {
+        let mut view = ClusterView::new(0);
+        for (id, disk) in (1..).zip(disks) {
+            let disk = DiskView {
+                disk: disk.uuid,
+                usable: disk.state == Some(DiskState::Online),
+                keeps_data: disk.kind == DiskKind::Store,
+                total_bytes: disk.total_bytes,
+                free_bytes: disk.total_bytes,
+                provisioned_bytes: disk.provisioned_bytes,
+            };
+            let node = NodeView { alive: true, disks: vec![disk], ..NodeView::default() };
+            view.set_node(NodeId(id), node);
+        }
+        view
     }
 
     #[test]
     fn overcommit_is_allowed_and_said() {
         let disks = [disk(1, DiskKind::Store, 1 << 30, 0)];
-        assert!(choose(&disks, None, 1 << 30).unwrap().notes.is_empty());
-        assert!(choose(&disks, None, 1 << 31).unwrap().notes[0].contains("thin"));
+        let choose = |bytes: &[u64]| choose(&disks, &view(&disks), bytes, 1).unwrap();
+        assert!(choose(&[1 << 30]).notes.is_empty());
+        assert!(choose(&[1 << 31]).notes[0].contains("thin"));
+        assert!(choose(&[1 << 29, 1 << 29]).notes.is_empty());
+        assert!(choose(&[1 << 30, 1]).notes[0].contains("thin"), "the shards together");
+    }
+
+    #[test]
+    fn null_disk_is_said_to_keep_nothing() {
+        let mut disks = [disk(1, DiskKind::Null, 1 << 50, 0), disk(2, DiskKind::Store, 1 << 30, 0)];
+        let choice = choose(&disks, &view(&disks), &[10], 1).unwrap();
+        assert_eq!(choice.nodes, ["n2".to_owned()].into());
+        assert!(named(&disks, "/disk1", 10).unwrap().notes[0].contains("keeps nothing"));
+        disks[1].state = Some(DiskState::Failed);
+        assert!(choose(&disks, &view(&disks), &[10], 1).unwrap().notes[0].contains("nothing"));
+    }
+
+    #[test]
+    fn replicas_need_as_many_nodes() {
+        let disks = [1, 2].map(|n| disk(n, DiskKind::Store, 1 << 40, 0));
+        assert_eq!(choose(&disks, &view(&disks), &[10], 2).unwrap().nodes.len(), 2);
+        let refused = choose(&disks, &view(&disks), &[10], 3);
+        assert_eq!(refused, Err(Refusal::TooFewNodes { wanted: 3, found: 2 }));
+        assert_eq!(choose(&[], &view(&[]), &[10], 1), Err(Refusal::NoDisk));
     }
 
     #[test]
     fn disk_that_cannot_be_used_is_refused_with_the_reason() {
-        let mut disks = [disk(1, DiskKind::Store, 100, 0), disk(2, DiskKind::Store, 100, 0)];
+        let mut disks = [1, 2].map(|n| disk(n, DiskKind::Store, 100, 0));
         disks[0].state = None;
-        assert!(matches!(choose(&disks, Some("/disk1"), 1), Err(Refusal::DiskUnusable { .. })));
+        assert!(matches!(named(&disks, "/disk1", 1), Err(Refusal::DiskUnusable { .. })));
         assert!(matches!(
-            choose(&disks, Some("/disk3"), 1),
+            named(&disks, "/disk3", 1),
             Err(Refusal::NotFound { nearest: Some(_), .. })
         ));
-        assert_eq!(choose(&disks, Some(&disks[1].uuid.to_string()), 1).unwrap().node, "n1");
+        let uuid = disks[1].uuid.to_string();
+        assert_eq!(named(&disks, &uuid, 1).unwrap().nodes, ["n2".to_owned()].into());
+        disks[1].retired = true;
+        assert!(matches!(named(&disks, &uuid, 1), Err(Refusal::DiskUnusable { .. })));
         disks[1].path = disks[0].path.clone();
-        assert!(matches!(choose(&disks, Some("/disk1"), 1), Err(Refusal::DiskAmbiguous { .. })));
-        assert_eq!(choose(&[], None, 1), Err(Refusal::NoDisk));
+        assert!(matches!(named(&disks, "/disk1", 1), Err(Refusal::DiskAmbiguous { .. })));
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! MetaDB's decisions return these; the server turns them into [`ErrorBody`], the CLI prints that.
 
+use afs_decisions::{Denied, REPLICAS_MAX};
 use thiserror::Error;
 
 use crate::api::{ErrorBody, ErrorCode, MAX_NSID};
@@ -23,6 +24,8 @@ pub enum Kind {
     Node,
     /// A disk, by UUID or path.
     Disk,
+    /// A replica, by UUID.
+    Replica,
 }
 
 impl Kind {
@@ -35,6 +38,7 @@ impl Kind {
             Self::Host => "host",
             Self::Node => "node",
             Self::Disk => "disk",
+            Self::Replica => "replica",
         }
     }
 }
@@ -215,6 +219,66 @@ pub enum Refusal {
         /// The host.
         host: String,
     },
+    /// A number of replicas that cannot be.
+    #[error("{replicas} is not a number of replicas that can be: 1 to {REPLICAS_MAX}")]
+    BadReplicas {
+        /// The number asked for.
+        replicas: u8,
+    },
+    /// A minimum of in-sync replicas that cannot be.
+    #[error("{min} of {replicas} replica(s) cannot be the least that must be in sync")]
+    BadMinInSync {
+        /// The minimum asked for.
+        min: u8,
+        /// The replicas that there are to be.
+        replicas: u8,
+    },
+    /// A shard size that cannot be.
+    #[error("{} is not a size for shards", human(*bytes))]
+    BadShardSize {
+        /// The size asked for.
+        bytes: u64,
+    },
+    /// Shards too small for the volume.
+    #[error("the volume would have {count} shards; {max} is the most")]
+    TooManyShards {
+        /// Shards that it would have.
+        count: u64,
+        /// The most that it can have.
+        max: u64,
+    },
+    /// Replicas must be on distinct nodes.
+    #[error("{wanted} nodes with a working disk are needed, and {found} are there")]
+    TooFewNodes {
+        /// Replicas asked for.
+        wanted: u8,
+        /// Nodes that could take one.
+        found: usize,
+    },
+    /// The rules of replication do not allow it.
+    #[error("this cannot be done with volume {volume}: {reason}")]
+    Denied {
+        /// The volume.
+        volume: String,
+        /// Why.
+        reason: Denied,
+    },
+    /// The node still has something to do.
+    #[error("node {node} still holds {holds} replica(s) and leads {leads} volume(s)")]
+    NodeInUse {
+        /// The node.
+        node: String,
+        /// Replicas on it.
+        holds: u64,
+        /// Volumes that it leads.
+        leads: u64,
+    },
+    /// A node that reports would join again at once.
+    #[error("node {node} still reports")]
+    NodeUp {
+        /// The node.
+        node: String,
+    },
     /// A node belongs to another cluster, or reports something that cannot be.
     #[error("the report of node {node} cannot be accepted: {reason}")]
     BadReport {
@@ -247,21 +311,28 @@ impl Refusal {
             | Self::Shrink { .. }
             | Self::BadNsid { .. }
             | Self::DiskAmbiguous { .. }
+            | Self::BadReplicas { .. }
+            | Self::BadMinInSync { .. }
+            | Self::BadShardSize { .. }
+            | Self::TooManyShards { .. }
             | Self::BadReport { .. } => ErrorCode::Invalid,
             Self::BodyTooLarge => ErrorCode::TooLarge,
             Self::NotFound { .. } | Self::NoSuchCall => ErrorCode::NotFound,
             Self::Exists { .. } => ErrorCode::Exists,
-            Self::Changed { .. } | Self::Collision => ErrorCode::Conflict,
+            Self::Changed { .. } | Self::Collision | Self::Denied { .. } => ErrorCode::Conflict,
             Self::Exported { .. }
             | Self::AlreadyExported { .. }
             | Self::HasNamespaces { .. }
             | Self::NsidTaken { .. }
             | Self::NsidRemembered { .. }
+            | Self::NodeInUse { .. }
+            | Self::NodeUp { .. }
             | Self::AnyHostAllowed { .. } => ErrorCode::InUse,
             Self::NsidsExhausted { .. }
             | Self::ControllerIdsExhausted { .. }
             | Self::PortalsExhausted
             | Self::NoDisk
+            | Self::TooFewNodes { .. }
             | Self::DiskUnusable { .. } => ErrorCode::NoSpace,
         }
     }
@@ -322,6 +393,24 @@ impl Refusal {
             Self::AnyHostAllowed { nqn, .. } => {
                 format!("to let only listed hosts in: conductor host deny {nqn} any")
             }
+            Self::BadReplicas { .. } => "leave it out to get 1; 3 survive two failures".to_owned(),
+            Self::BadMinInSync { .. } => {
+                "leave it out to get 1 of 1, 1 of 2, 2 of 3, 2 of 4 or 3 of 5".to_owned()
+            }
+            Self::BadShardSize { .. } => {
+                "give whole gigabytes, such as 64G, or leave it out".to_owned()
+            }
+            Self::TooManyShards { .. } => "make the volume with larger shards".to_owned(),
+            Self::TooFewNodes { .. } => {
+                "each replica needs a node of its own; see `conductor node list`".to_owned()
+            }
+            Self::Denied { volume, .. } => {
+                format!("`conductor volume show {volume}` shows its replicas and its leader")
+            }
+            Self::NodeInUse { node, .. } => {
+                format!("empty it first: conductor node drain {node}")
+            }
+            Self::NodeUp { .. } => "stop it first; a node that reports joins again".to_owned(),
             Self::BadReport { .. } => "correct the node's configuration".to_owned(),
         }
     }

@@ -8,12 +8,14 @@
 //! |---|---|---|
 //! | node | `PUT /api/v1/nodes/{name}/report` with [`NodeReport`] → [`ReportAnswer`] | "this is what I have and did"; the first one creates the node |
 //! | node | `GET /api/v1/nodes/{name}/state?after=REV&wait=SECONDS` → [`NodeState`] | what the node should do; 204 when nothing changed within `wait` |
+//! | leader | four calls under `/api/v1/internal/volumes/{uuid}` → [`DecisionAnswer`] | claims a volume, accuses and admits replicas |
 //! | operator | everything else under `/api/v1` | see `/openapi.json` |
 //!
 //! Every error, whatever its HTTP status, is an [`ErrorBody`].
 
 mod access;
 mod common;
+mod decision;
 mod event;
 mod node;
 mod node_state;
@@ -24,20 +26,24 @@ mod volume;
 
 pub use access::{AllowHost, ConnectInfo, ConnectQuery, HostAccess};
 pub use common::{ErrorBody, ErrorCode, Nguid, NguidError, Outcome, Version};
+pub use decision::{AccuseRequest, AdmitRequest, ClaimRequest, DecisionAnswer, RenewRequest};
 pub use event::{Event, EventList, EventQuery, Severity};
-pub use node::{Disk, Node, NodeLiveness, Portal};
+pub use node::{Disk, FleetChanged, Node, NodeLiveness, Portal};
 pub use node_state::{
-    MAX_NSID, MODEL, NamespaceState, NodeState, StateQuery, SubsystemState, VolumeAssignment,
+    MAX_NSID, MODEL, NamespaceState, NodeState, Peer, StateQuery, SubsystemState, VolumeAssignment,
 };
 pub use report::{
     DiskKind, DiskReport, DiskState, NodeReport, PortalReport, ReplicaState, ReportAnswer,
-    VolumeReport,
+    ResyncReport, VolumeReport,
 };
 pub use status::{Status, VersionInfo};
 pub use subsystem::{
     AddNamespace, CreateSubsystem, Namespace, NamespaceChanged, Subsystem, SubsystemChanged,
 };
-pub use volume::{CreateVolume, Export, Replica, ResizeVolume, Volume, VolumeChanged, VolumeState};
+pub use volume::{
+    CreateVolume, Export, ForceReplica, LeadVolume, Replica, ResizeVolume, Resync, SetMinInSync,
+    Volume, VolumeChanged, VolumeState,
+};
 
 /// Where the conductor listens unless told otherwise.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:49180";

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{DiskKind, DiskState};
+use super::{DiskKind, DiskState, Outcome};
 
 /// One listener of one node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -38,6 +38,18 @@ pub enum NodeLiveness {
 pub struct Node {
     /// Its name.
     pub name: String,
+    /// Its number, never used again.
+    pub id: u32,
+    /// Where it stands, if labelled.
+    pub rack: Option<String>,
+    /// Whether it is being emptied.
+    pub draining: bool,
+    /// Volumes that it leads.
+    pub leads: u32,
+    /// Replicas that it holds.
+    pub replicas: u32,
+    /// Nodes that it does not reach, by its own word.
+    pub unreachable: Vec<String>,
     /// Whether it is there.
     pub state: NodeLiveness,
     /// The revision that it has put into effect, if it reported since the conductor started.
@@ -71,8 +83,19 @@ pub struct Disk {
     pub free_bytes: Option<u64>,
     /// Sum of the sizes of the volumes on it. More than `total_bytes` is fine: volumes are thin.
     pub provisioned_bytes: u64,
+    /// Whether it is being emptied.
+    pub retired: bool,
+    /// Replicas on it.
+    pub replicas: u32,
     /// Whether it works; absent while its node is not up.
     pub state: Option<DiskState>,
     /// Why it does not work.
     pub error: Option<String>,
+}
+
+/// Answer to a change of a node or a disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FleetChanged {
+    /// How far the change has come.
+    pub outcome: Outcome,
 }

@@ -1,10 +1,11 @@
 //! What a node should be doing: declarative, complete, with a revision.
 
+use afs_decisions::{NodeId, VolumeConfig};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::{Nguid, Portal};
+use super::{Nguid, Portal, PortalReport};
 
 /// Highest NSID in any subsystem, the same on all nodes for ever: NN and MNAN of
 /// `CONFORMANCE 4.3`.
@@ -28,12 +29,16 @@ pub struct StateQuery {
 ///
 /// A replica that is neither in `volumes` nor in `retired` is to be left alone: absence is never a
 /// reason to delete data.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NodeState {
     /// Counts every decision of the cluster.
     pub revision: u64,
     /// The node that this is for.
     pub node: String,
+    /// Its number, never used again.
+    #[serde(default)]
+    #[schema(value_type = u32)]
+    pub id: NodeId,
     /// Identity of the cluster.
     pub cluster: Uuid,
     /// Replicas that the node should hold.
@@ -44,6 +49,26 @@ pub struct NodeState {
     pub subsystems: Vec<SubsystemState>,
     /// Listeners of all nodes, also of those that are down (`CONFORMANCE D-10`, `D-11`).
     pub portals: Vec<Portal>,
+    /// What is decided about the volumes that the node is to lead. It has to claim each one before
+    /// it does. Epochs may have moved on since; what a claim answers is newer.
+    #[serde(default)]
+    #[schema(value_type = Vec<Object>)]
+    pub leads: Vec<VolumeConfig>,
+    /// All nodes of the cluster, this one too.
+    #[serde(default)]
+    pub peers: Vec<Peer>,
+}
+
+/// A node as others reach it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Peer {
+    /// Its number.
+    #[schema(value_type = u32)]
+    pub id: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Where it listens for other nodes.
+    pub portals: Vec<PortalReport>,
 }
 
 /// One replica on one disk of the node.
@@ -55,10 +80,20 @@ pub struct VolumeAssignment {
     pub replica: Uuid,
     /// The disk to hold it.
     pub disk: Uuid,
-    /// Size of the volume: a multiple of 4096; it only grows.
+    /// Size of the replica, which is that of its shard: a multiple of 4096; it only grows.
     pub size_bytes: u64,
     /// The volume's name, for logs and metrics only.
     pub name: String,
+    /// The shard that this is a replica of.
+    #[serde(default)]
+    pub shard: u32,
+    /// Whether this replica is the whole volume: the only one of the only shard.
+    #[serde(default = "yes")]
+    pub whole: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// One subsystem as every node exports it.
@@ -98,4 +133,8 @@ pub struct NamespaceState {
     pub size_bytes: u64,
     /// Whether writes are refused.
     pub read_only: bool,
+    /// The node that leads the volume: its paths are optimized, and others forward to it.
+    #[serde(default)]
+    #[schema(value_type = Option<u32>)]
+    pub leader: Option<NodeId>,
 }

@@ -1,5 +1,6 @@
 //! What a node tells the conductor: its listeners, disks, and the state of its replicas.
 
+use afs_decisions::NodeId;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -8,7 +9,7 @@ use uuid::Uuid;
 ///
 /// A node sends one when it starts, whenever something in it changed, and at least every
 /// [`ReportAnswer::report_every_ms`]. It always describes the whole node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NodeReport {
     /// The node's name; must equal the name in the path.
     pub node: String,
@@ -31,6 +32,36 @@ pub struct NodeReport {
     /// Version of the node's software.
     #[serde(default)]
     pub version: String,
+    /// Where other nodes reach this one, if not at `portals`.
+    #[serde(default)]
+    pub peer_portals: Vec<PortalReport>,
+    /// Nodes that this one does not reach now.
+    #[serde(default)]
+    #[schema(value_type = Vec<u32>)]
+    pub unreachable: Vec<NodeId>,
+    /// Where it stands: replicas of a shard are put in distinct racks.
+    #[serde(default)]
+    pub rack: Option<String>,
+    /// Replicas that this node, as a leader, is filling.
+    #[serde(default)]
+    pub resyncs: Vec<ResyncReport>,
+}
+
+/// How far a replica has been filled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ResyncReport {
+    /// The volume.
+    pub volume: Uuid,
+    /// The shard.
+    pub shard: u32,
+    /// The replica.
+    pub replica: Uuid,
+    /// Bytes that had to be looked at in all.
+    pub total_bytes: u64,
+    /// Of these still to do.
+    pub left_bytes: u64,
+    /// Bytes done in the last second, on average; 0 when not known.
+    pub bytes_per_second: u64,
 }
 
 /// One address at which hosts reach the node.

@@ -7,7 +7,17 @@ use uuid::Uuid;
 /// Answer of `GET /api/v1/status`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Status {
-    /// Whether `problems` is empty.
+    /// Whether every volume has all its replicas in sync, on nodes that are up.
+    pub data_safe: bool,
+    /// Which volumes do not, why, and until when; one sentence each.
+    pub data: Vec<String>,
+    /// Volumes that serve with fewer replicas than they should have.
+    pub volumes_degraded: u64,
+    /// Volumes whose I/O waits for replicas.
+    pub volumes_stalled: u64,
+    /// Volumes of one replica, which no other one backs.
+    pub volumes_alone: u64,
+    /// Whether `problems` and `data` are empty.
     pub healthy: bool,
     /// What is wrong, one sentence each.
     pub problems: Vec<String>,

@@ -95,8 +95,17 @@ pub(super) enum VolumeCommand {
         size: u64,
         /// UUID or path of the disk; chosen by free space when left out. A null disk is chosen
         /// by itself only where there is no other.
-        #[arg(long, value_name = "UUID|PATH")]
+        #[arg(long, value_name = "UUID|PATH", conflicts_with = "replicas")]
         disk: Option<String>,
+        /// Copies of each block, each on a node of its own, 1 to 5; 1 when left out.
+        #[arg(long, value_name = "N")]
+        replicas: Option<u8>,
+        /// Writes wait while fewer copies are in sync; 1 of 1, 1 of 2, 2 of 3 when left out.
+        #[arg(long, value_name = "M")]
+        min_in_sync: Option<u8>,
+        /// Size of the pieces that are placed each by itself, such as 64G.
+        #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+        shard_size: Option<u64>,
     },
     /// List volumes.
     List,
@@ -112,6 +121,35 @@ pub(super) enum VolumeCommand {
         /// The new size, such as 20G.
         #[arg(long, value_parser = parse_size)]
         size: u64,
+    },
+    /// Let another node lead a volume; hosts are not disturbed.
+    Lead {
+        /// Name or UUID.
+        name: String,
+        /// The node.
+        #[arg(long, value_name = "NODE")]
+        on: String,
+    },
+    /// Set how many copies must be in sync; with fewer, writes wait.
+    MinInSync {
+        /// Name or UUID.
+        name: String,
+        /// How many.
+        min_in_sync: u8,
+    },
+    /// Count one replica alone as in sync, when the others are lost.
+    ///
+    /// A replica that is out of sync may lack writes that hosts were told are done: they are lost
+    /// then. It is refused while a node with an in-sync replica is there.
+    Force {
+        /// Name or UUID.
+        name: String,
+        /// The replica, from `volume show`.
+        #[arg(long, value_name = "UUID")]
+        replica: uuid::Uuid,
+        /// Say that you know that data may be lost.
+        #[arg(long, required = true)]
+        data_may_be_lost: bool,
     },
     /// Delete a volume with all its data.
     Delete {
@@ -216,10 +254,40 @@ pub(super) enum NodeCommand {
         /// Its name.
         name: String,
     },
+    /// Empty a node: others lead its volumes, and its replicas move away.
+    Drain {
+        /// Its name.
+        name: String,
+    },
+    /// Let a node take part again.
+    Resume {
+        /// Its name.
+        name: String,
+    },
+    /// Forget a node that is stopped and empty.
+    Remove {
+        /// Its name.
+        name: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DiskCommand {
     /// List disks.
     List,
+    /// Show one disk.
+    Show {
+        /// UUID or path.
+        disk: String,
+    },
+    /// Empty a disk: its replicas move away.
+    Retire {
+        /// UUID or path.
+        disk: String,
+    },
+    /// Let a disk be used again.
+    Restore {
+        /// UUID or path.
+        disk: String,
+    },
 }

@@ -1,12 +1,12 @@
 //! `conductor node`, `disk`, `events` and `status`
 
-use conductor::api::{Disk, Event, EventList, Node, Severity, Status};
+use conductor::api::{Disk, Event, EventList, FleetChanged, Node, Severity, Status};
 use conductor::size::human;
 
 use super::args::{DiskCommand, NodeCommand};
-use super::client::Client;
+use super::client::{Client, Reply};
 use super::failure::Failure;
-use super::output::{Printer, clean, facts, line, moment, or_dash, table, word};
+use super::output::{Printer, clean, facts, line, moment, or_dash, outcome, table, word};
 
 /// Seconds that one call of `--follow` waits.
 const FOLLOW_WAIT: u64 = 30;
@@ -25,24 +25,52 @@ pub(super) async fn nodes(
             let reply = client.get(&["nodes", &name]).await?;
             printer.answer(&reply, show_node)?;
         }
+        NodeCommand::Drain { name } => {
+            let reply = client.post(&["nodes", &name, "drain"], &()).await?;
+            return changed(printer, &reply, format!("node {name} is being emptied"));
+        }
+        NodeCommand::Resume { name } => {
+            let reply = client.post(&["nodes", &name, "resume"], &()).await?;
+            return changed(printer, &reply, format!("node {name} takes part again"));
+        }
+        NodeCommand::Remove { name } => {
+            let reply = client.delete(&["nodes", &name], None).await?;
+            return changed(printer, &reply, format!("node {name} left the cluster"));
+        }
     }
     Ok(())
+}
+
+fn changed(printer: &Printer, reply: &Reply, sentence: String) -> Result<(), Failure> {
+    outcome(printer.answer(reply, |_: &FleetChanged| sentence)?.outcome)
 }
 
 fn list_nodes(nodes: &[Node]) -> String {
     let rows = nodes.iter().map(|node| {
         [
             node.name.clone(),
-            word(node.state),
+            state(node),
             or_dash(node.last_report_ms, ago),
             or_dash(node.applied_revision, |revision| revision.to_string()),
             portals(node),
             node.disks.len().to_string(),
+            node.replicas.to_string(),
+            node.leads.to_string(),
             node.version.clone().unwrap_or_default(),
         ]
     });
     table(
-        ["NODE", "STATE", "REPORTED", "REVISION", "LISTENS ON", "DISKS", "VERSION"],
+        [
+            "NODE",
+            "STATE",
+            "REPORTED",
+            "REVISION",
+            "LISTENS ON",
+            "DISKS",
+            "REPLICAS",
+            "LEADS",
+            "VERSION",
+        ],
         rows,
         "no nodes; start `afs serve` or `afs standalone`",
     )
@@ -51,7 +79,12 @@ fn list_nodes(nodes: &[Node]) -> String {
 fn show_node(node: &Node) -> String {
     let top = facts([
         ("node", node.name.clone()),
-        ("state", word(node.state)),
+        ("number", node.id.to_string()),
+        ("rack", node.rack.clone().unwrap_or_else(|| "-".to_owned())),
+        ("state", state(node)),
+        ("replicas", node.replicas.to_string()),
+        ("leads", format!("{} volume(s)", node.leads)),
+        ("cannot reach", node.unreachable.join(", ")),
         ("reported", or_dash(node.last_report_ms, ago)),
         ("revision", or_dash(node.applied_revision, |revision| revision.to_string())),
         ("listens on", portals(node)),
@@ -59,6 +92,11 @@ fn show_node(node: &Node) -> String {
         ("version", node.version.clone().unwrap_or_default()),
     ]);
     format!("{top}\n{}", list_disks(&node.disks))
+}
+
+fn state(node: &Node) -> String {
+    let draining = if node.draining { ", draining" } else { "" };
+    format!("{}{draining}", word(node.state))
 }
 
 fn portals(node: &Node) -> String {
@@ -79,11 +117,51 @@ fn ago(ms: u64) -> String {
 pub(super) async fn disks(
     client: &Client,
     printer: &Printer,
-    DiskCommand::List: DiskCommand,
+    command: DiskCommand,
 ) -> Result<(), Failure> {
-    let reply = client.get(&["disks"]).await?;
-    printer.answer(&reply, |disks: &Vec<Disk>| list_disks(disks))?;
+    match command {
+        DiskCommand::List => {
+            let reply = client.get(&["disks"]).await?;
+            printer.answer(&reply, |disks: &Vec<Disk>| list_disks(disks))?;
+        }
+        DiskCommand::Show { disk } => {
+            let reply = client.get(&["disks", &disk]).await?;
+            printer.answer(&reply, show_disk)?;
+        }
+        DiskCommand::Retire { disk } => {
+            let reply = client.post(&["disks", &disk, "retire"], &()).await?;
+            return changed(printer, &reply, format!("disk {disk} is being emptied"));
+        }
+        DiskCommand::Restore { disk } => {
+            let reply = client.post(&["disks", &disk, "restore"], &()).await?;
+            return changed(printer, &reply, format!("disk {disk} is used again"));
+        }
+    }
     Ok(())
+}
+
+fn show_disk(disk: &Disk) -> String {
+    facts([
+        ("disk", disk.uuid.to_string()),
+        ("node", disk.node.clone()),
+        ("path", disk.path.clone()),
+        ("kind", word(disk.kind)),
+        ("size", human(disk.total_bytes)),
+        ("free", or_dash(disk.free_bytes, human)),
+        ("promised", human(disk.provisioned_bytes)),
+        ("replicas", disk.replicas.to_string()),
+        ("state", disk_state(disk)),
+        ("error", disk.error.clone().unwrap_or_default()),
+    ])
+}
+
+fn disk_state(disk: &Disk) -> String {
+    let state = or_dash(disk.state, word);
+    match (disk.retired, disk.replicas) {
+        (false, _) => state,
+        (true, 0) => format!("{state}, empty: it may be taken out"),
+        (true, _) => format!("{state}, being emptied"),
+    }
 }
 
 fn list_disks(disks: &[Disk]) -> String {
@@ -96,7 +174,7 @@ fn list_disks(disks: &[Disk]) -> String {
             human(disk.total_bytes),
             or_dash(disk.free_bytes, human),
             human(disk.provisioned_bytes),
-            or_dash(disk.state, word),
+            disk_state(disk),
             disk.error.clone().unwrap_or_default(),
         ]
     });
@@ -157,6 +235,7 @@ pub(super) async fn status(client: &Client, printer: &Printer) -> Result<(), Fai
     printer.answer(&reply, |status: &Status| {
         let problems = status.problems.join("\n");
         facts([
+            ("data", data(status)),
             ("cluster", status.cluster.to_string()),
             ("conductor", status.version.clone()),
             ("healthy", if status.healthy { "yes" } else { "NO" }.to_owned()),
@@ -171,6 +250,19 @@ pub(super) async fn status(client: &Client, printer: &Printer) -> Result<(), Fai
         ])
     })?;
     Ok(())
+}
+
+/// Is my data safe now; if not, why, and until when.
+fn data(status: &Status) -> String {
+    let mut lines = match status.data_safe {
+        true => vec!["safe: every volume has all its replicas in sync".to_owned()],
+        false => status.data.clone(),
+    };
+    if status.volumes_alone > 0 {
+        let alone = status.volumes_alone;
+        lines.push(format!("{alone} volume(s) have one replica: a lost disk loses them"));
+    }
+    lines.join("\n")
 }
 
 fn space(status: &Status) -> String {

@@ -130,6 +130,12 @@ impl Decision {
         self.note(Severity::Info, kind, subject, message);
     }
 
+    /// The same, when somebody should look at it.
+    pub(super) fn warn(&mut self, kind: &'static str, subject: &str, message: String) {
+        self.changed = true;
+        self.note(Severity::Warning, kind, subject, message);
+    }
+
     /// Records something that happened and that changes no node's duties.
     pub(super) fn note(
         &mut self,

@@ -7,15 +7,19 @@
 //!
 //! Invariants, kept by the schema or by one statement in one place:
 //! 1. The revision rises by one with each decision; so does the event id with each event.
-//! 2. The ids of volumes, replicas, portals and controllers are never given twice.
+//! 2. The ids of nodes, volumes, replicas, portals and controllers are never given twice.
 //! 3. A volume is at most one namespace of at most one subsystem.
 //! 4. An NSID that hosts may still know as one volume never means another.
 //! 5. A replica is deleted only after it was retired by name.
+//! 6. Leader, in-sync sets and epoch of a volume change only together, as `afs-decisions` says, and
+//!    only out of the epoch that the decision was based on.
 
 mod backend;
+mod configs;
 mod decision;
 mod error;
 mod events;
+mod fleet;
 mod lock;
 mod namespaces;
 mod nodes;
@@ -23,6 +27,9 @@ mod numbers;
 mod place;
 mod postgres;
 mod query;
+mod replication;
+#[cfg(test)]
+mod replication_tests;
 mod rows;
 mod sqlite;
 mod state;
@@ -45,10 +52,13 @@ use lock::FolderLock;
 pub use place::Place;
 pub use postgres::{BadUrl, PostgresUrl};
 use query::{query, query_as};
+pub use replication::Asked;
 pub use rows::{
-    AccessRow, DiskRow, NamespaceRow, NodeRow, PortalRow, ReplicaRow, Snapshot, SubsystemRow,
-    VolumeRow,
+    AccessRow, DiskRow, LoadRow, NamespaceRow, NodeRow, PeerPortalRow, PortalRow, ReplicaRow,
+    Snapshot, SubsystemRow, VolumeRow,
 };
+pub use volumes::NewVolume;
+pub(crate) use volumes::{check_replication, no_place};
 
 /// An open MetaDB. One per data folder and machine, where it is a file.
 #[derive(Debug)]

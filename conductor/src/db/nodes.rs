@@ -5,15 +5,16 @@
 
 use std::collections::BTreeSet;
 
+use afs_decisions::NodeId;
 use uuid::Uuid;
 
 use super::backend::Transaction;
 use super::decision::Decision;
-use super::numbers::sql;
+use super::numbers::{narrow, sql};
 use super::query::{query, query_as, query_scalar};
-use super::rows::PortalRow;
+use super::rows::{PeerPortalRow, PortalRow};
 use super::{DbError, Decided, MetaDb};
-use crate::api::{DiskKind, DiskReport, NodeReport, PortalReport};
+use crate::api::{DiskKind, DiskReport, NodeReport, PortalReport, Severity};
 use crate::refusal::Refusal;
 
 /// Highest controller id (`CONFORMANCE F-5`).
@@ -33,10 +34,12 @@ impl MetaDb {
         is_up: impl Fn(&str) -> bool,
     ) -> Result<Decided<()>, DbError> {
         let mut decision = self.begin().await?;
-        join(&mut decision, &report.node).await?;
+        let id = join(&mut decision, &report.node).await?;
+        rack(&mut decision, report).await?;
         portals(&mut decision, report).await?;
+        peer_portals(&mut decision, report).await?;
         for disk in &report.disks {
-            register_disk(&mut decision, &report.node, disk, &is_up).await?;
+            register_disk(&mut decision, &report.node, id, disk, &is_up).await?;
         }
         for replica in &report.deleted {
             replica_deleted(&mut decision, &report.node, *replica).await?;
@@ -45,23 +48,93 @@ impl MetaDb {
     }
 }
 
-async fn join(decision: &mut Decision, node: &str) -> Result<(), DbError> {
-    let now_ms = decision.now_ms;
-    let inserted =
-        query("INSERT INTO nodes (name, created_ms) VALUES ($1, $2) ON CONFLICT DO NOTHING")
-            .bind(node)
-            .bind(now_ms)
-            .execute(decision.connection())
-            .await?;
-    if inserted == 0 {
-        return Ok(());
+#[derive(sqlx::FromRow)]
+struct KnownNode {
+    id: i64,
+    state: String,
+}
+
+/// The node's number; a new one when the node is new, or comes back after it was removed.
+async fn join(decision: &mut Decision, node: &str) -> Result<NodeId, DbError> {
+    let known: Option<KnownNode> = query_as("SELECT id, state FROM nodes WHERE name = $1")
+        .bind(node)
+        .fetch_optional(decision.connection())
+        .await?;
+    if let Some(known) = known.filter(|known| known.state != "removed") {
+        return Ok(NodeId(narrow(known.id, "number of a node")?));
     }
+    let id: i64 = query_scalar(
+        "UPDATE settings SET last_node = last_node + 1 WHERE id = 1 RETURNING last_node",
+    )
+    .fetch_one(decision.connection())
+    .await?;
+    let now_ms = decision.now_ms;
+    query(
+        "INSERT INTO nodes (name, created_ms, id) VALUES ($1, $2, $3) \
+         ON CONFLICT (name) DO UPDATE SET id = excluded.id, state = 'active'",
+    )
+    .bind(node)
+    .bind(now_ms)
+    .bind(id)
+    .execute(decision.connection())
+    .await?;
     let nqns: Vec<String> =
         query_scalar("SELECT nqn FROM subsystems").fetch_all(decision.connection()).await?;
     for nqn in nqns {
         give_controller_ids(decision.connection(), &nqn, node).await?;
     }
     decision.changed("node_joined", node, format!("node {node} joined the cluster"));
+    Ok(NodeId(narrow(id, "number of a node")?))
+}
+
+async fn rack(decision: &mut Decision, report: &NodeReport) -> Result<(), DbError> {
+    let NodeReport { node, rack, .. } = report;
+    let before: Option<String> = query_scalar("SELECT rack FROM nodes WHERE name = $1")
+        .bind(node)
+        .fetch_one(decision.connection())
+        .await?;
+    if before == *rack {
+        return Ok(());
+    }
+    query("UPDATE nodes SET rack = $1 WHERE name = $2")
+        .bind(rack.as_deref())
+        .bind(node)
+        .execute(decision.connection())
+        .await?;
+    let place = rack.as_deref().unwrap_or("no rack");
+    decision.note(Severity::Info, "rack_changed", node, format!("node {node} stands in {place}"));
+    Ok(())
+}
+
+async fn peer_portals(decision: &mut Decision, report: &NodeReport) -> Result<(), DbError> {
+    let node = &report.node;
+    let known: Vec<PeerPortalRow> =
+        query_as("SELECT node, transport, address, service FROM peer_portals WHERE node = $1")
+            .bind(node)
+            .fetch_all(decision.connection())
+            .await?;
+    let reported: BTreeSet<Listener<'_>> = report.peer_portals.iter().map(Listener::from).collect();
+    if reported == known.iter().map(Listener::from).collect() {
+        return Ok(());
+    }
+    query("DELETE FROM peer_portals WHERE node = $1")
+        .bind(node)
+        .execute(decision.connection())
+        .await?;
+    for listener in &reported {
+        query(
+            "INSERT INTO peer_portals (node, transport, address, service) VALUES ($1, $2, $3, $4)",
+        )
+        .bind(node)
+        .bind(listener.transport)
+        .bind(listener.address)
+        .bind(listener.service)
+        .execute(decision.connection())
+        .await?;
+    }
+    let list: Vec<String> = reported.iter().map(Listener::to_string).collect();
+    let message = format!("nodes reach node {node} at {}", list.join(", "));
+    decision.changed("peer_portals_changed", node, message);
     Ok(())
 }
 
@@ -72,7 +145,7 @@ pub(super) async fn give_controller_ids_to_all_nodes(
     nqn: &str,
 ) -> Result<(), DbError> {
     let nodes: Vec<String> = query_scalar(
-        "SELECT name FROM nodes WHERE name NOT IN \
+        "SELECT name FROM nodes WHERE state <> 'removed' AND name NOT IN \
          (SELECT node FROM controller_ranges WHERE nqn = $1) ORDER BY created_ms, name",
     )
     .bind(nqn)
@@ -205,6 +278,12 @@ impl<'a> From<&'a PortalRow> for Listener<'a> {
     }
 }
 
+impl<'a> From<&'a PeerPortalRow> for Listener<'a> {
+    fn from(row: &'a PeerPortalRow) -> Self {
+        Self { transport: &row.transport, address: &row.address, service: &row.service }
+    }
+}
+
 impl std::fmt::Display for Listener<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { transport, address, service } = self;
@@ -226,6 +305,7 @@ struct KnownDisk {
 async fn register_disk(
     decision: &mut Decision,
     node: &str,
+    id: NodeId,
     disk: &DiskReport,
     is_up: impl Fn(&str) -> bool,
 ) -> Result<(), DbError> {
@@ -254,6 +334,7 @@ async fn register_disk(
         return Ok(());
     }
     write_disk(decision, node, disk).await?;
+    super::replication::disk_moved(decision, disk.uuid, id).await?;
     let message = format!(
         "disk {} was {} on node {}, is now {} on node {node}",
         disk.uuid, known.path, known.node, disk.path

@@ -1,5 +1,8 @@
 //! What MetaDB holds, row by row, and one consistent view of all of it.
 
+use std::collections::BTreeMap;
+
+use afs_decisions::VolumeConfig;
 use uuid::Uuid;
 
 use super::backend::Transaction;
@@ -11,6 +14,27 @@ use super::{DbError, MetaDb};
 pub struct NodeRow {
     /// Its name.
     pub name: String,
+    /// Its number, never used again.
+    #[sqlx(try_from = "i64")]
+    pub id: u32,
+    /// Where it stands, if labelled.
+    pub rack: Option<String>,
+    /// `active` or `draining`.
+    pub state: String,
+}
+
+/// What a node has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct LoadRow {
+    /// Its number.
+    #[sqlx(try_from = "i64")]
+    pub id: u32,
+    /// Volumes that it leads.
+    #[sqlx(try_from = "i64")]
+    pub leads: u32,
+    /// Replicas that it holds.
+    #[sqlx(try_from = "i64")]
+    pub replicas: u32,
 }
 
 /// A listener of a node.
@@ -19,6 +43,19 @@ pub struct PortalRow {
     /// Its id, 1 to 65535.
     #[sqlx(try_from = "i64")]
     pub id: u16,
+    /// The node.
+    pub node: String,
+    /// `tcp` or `rdma`.
+    pub transport: String,
+    /// IP address in canonical form.
+    pub address: String,
+    /// Port number.
+    pub service: String,
+}
+
+/// Where other nodes reach a node.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct PeerPortalRow {
     /// The node.
     pub node: String,
     /// `tcp` or `rdma`.
@@ -46,6 +83,8 @@ pub struct DiskRow {
     /// Sum of the sizes of the volumes on it.
     #[sqlx(try_from = "i64")]
     pub provisioned_bytes: u64,
+    /// Whether it is being emptied.
+    pub retired: bool,
 }
 
 /// A volume that exists.
@@ -60,6 +99,9 @@ pub struct VolumeRow {
     pub size_bytes: u64,
     /// The NGUID of its namespace.
     pub nguid: Uuid,
+    /// Replicas that each shard should have.
+    #[sqlx(try_from = "i64")]
+    pub copies: u8,
     /// Rises with each change.
     #[sqlx(try_from = "i64")]
     pub version: u64,
@@ -75,6 +117,9 @@ pub struct ReplicaRow {
     pub uuid: Uuid,
     /// Its volume.
     pub volume: Uuid,
+    /// Its shard.
+    #[sqlx(try_from = "i64")]
+    pub shard: u32,
     /// Its disk.
     pub disk: Uuid,
     /// The node of that disk.
@@ -141,8 +186,12 @@ pub struct Snapshot {
     pub disks: Vec<DiskRow>,
     /// Volumes by name.
     pub volumes: Vec<VolumeRow>,
-    /// Replicas that should be there, by volume.
+    /// Replicas that should be there, by volume and shard.
     pub replicas: Vec<ReplicaRow>,
+    /// What is decided about each volume.
+    pub configs: BTreeMap<Uuid, VolumeConfig>,
+    /// Where nodes reach a node, if not at its listeners.
+    pub peer_portals: Vec<PeerPortalRow>,
     /// Subsystems by NQN.
     pub subsystems: Vec<SubsystemRow>,
     /// Namespaces by NQN and NSID.
@@ -152,6 +201,35 @@ pub struct Snapshot {
 }
 
 impl MetaDb {
+    /// The nodes of the cluster.
+    pub async fn nodes(&self) -> Result<Vec<NodeRow>, DbError> {
+        nodes(&mut self.read().await?).await
+    }
+
+    /// How many volumes each node leads, and how many replicas it holds.
+    pub async fn loads(&self) -> Result<Vec<LoadRow>, DbError> {
+        let mut view = self.read().await?;
+        query_as(
+            "SELECT n.id, (SELECT COUNT(*) FROM volumes v \
+               WHERE v.leader = n.id AND v.deleted_ms IS NULL) AS leads, \
+             (SELECT COUNT(*) FROM replicas r WHERE r.node = n.id AND r.state = 'wanted') \
+               AS replicas FROM nodes n WHERE n.state <> 'removed'",
+        )
+        .fetch_all(&mut view)
+        .await
+    }
+
+    /// The volumes that a node leads, or is to lead.
+    pub async fn led_by(&self, node: u32) -> Result<Vec<Uuid>, DbError> {
+        let mut view = self.read().await?;
+        query_scalar(
+            "SELECT uuid FROM volumes WHERE leader = $1 AND deleted_ms IS NULL ORDER BY uuid",
+        )
+        .bind(i64::from(node))
+        .fetch_all(&mut view)
+        .await
+    }
+
     /// Everything at one moment.
     pub async fn snapshot(&self) -> Result<Snapshot, DbError> {
         let mut view = self.read().await?;
@@ -162,7 +240,7 @@ impl MetaDb {
 pub(super) async fn read_snapshot(view: &mut Transaction) -> Result<Snapshot, DbError> {
     Ok(Snapshot {
         revision: revision(view).await?,
-        nodes: query_as("SELECT name FROM nodes ORDER BY name").fetch_all(view).await?,
+        nodes: nodes(view).await?,
         portals: query_as(
             "SELECT id, node, transport, address, service FROM portals WHERE active ORDER BY id",
         )
@@ -170,14 +248,22 @@ pub(super) async fn read_snapshot(view: &mut Transaction) -> Result<Snapshot, Db
         .await?,
         disks: disks(view).await?,
         volumes: query_as(
-            "SELECT uuid, name, size_bytes, nguid, version, created_ms FROM volumes \
+            "SELECT uuid, name, size_bytes, nguid, copies, version, created_ms FROM volumes \
              WHERE deleted_ms IS NULL ORDER BY name",
         )
         .fetch_all(view)
         .await?,
         replicas: query_as(
-            "SELECT r.uuid, r.volume, r.disk, d.node FROM replicas r \
-             JOIN disks d ON d.uuid = r.disk WHERE r.state = 'wanted' ORDER BY r.volume, r.uuid",
+            "SELECT r.uuid, r.volume, r.shard, r.disk, d.node FROM replicas r \
+             JOIN disks d ON d.uuid = r.disk WHERE r.state = 'wanted' \
+             ORDER BY r.volume, r.shard, r.uuid",
+        )
+        .fetch_all(view)
+        .await?,
+        configs: super::configs::load_all(view).await?,
+        peer_portals: query_as(
+            "SELECT node, transport, address, service FROM peer_portals \
+             ORDER BY node, transport, address, service",
         )
         .fetch_all(view)
         .await?,
@@ -197,14 +283,23 @@ pub(super) async fn read_snapshot(view: &mut Transaction) -> Result<Snapshot, Db
     })
 }
 
+async fn nodes(view: &mut Transaction) -> Result<Vec<NodeRow>, DbError> {
+    query_as("SELECT name, id, rack, state FROM nodes WHERE state <> 'removed' ORDER BY name")
+        .fetch_all(view)
+        .await
+}
+
 async fn disks(view: &mut Transaction) -> Result<Vec<DiskRow>, DbError> {
     // PostgreSQL sums BIGINT to NUMERIC, hence the cast.
     query_as(
-        "SELECT d.uuid, d.node, d.kind, d.path, d.total_bytes, \
-         CAST(COALESCE((SELECT SUM(v.size_bytes) FROM replicas r \
+        "SELECT d.uuid, d.node, d.kind, d.path, d.total_bytes, d.retired, \
+         CAST(COALESCE((SELECT SUM(CASE \
+             WHEN v.size_bytes - r.shard * v.shard_blocks * 4096 < v.shard_blocks * 4096 \
+             THEN v.size_bytes - r.shard * v.shard_blocks * 4096 \
+             ELSE v.shard_blocks * 4096 END) FROM replicas r \
            JOIN volumes v ON v.uuid = r.volume \
            WHERE r.disk = d.uuid AND r.state = 'wanted'), 0) AS BIGINT) AS provisioned_bytes \
-         FROM disks d ORDER BY d.node, d.path, d.uuid",
+         FROM disks d JOIN nodes n ON n.name = d.node WHERE n.state <> 'removed' ORDER BY d.node, d.path, d.uuid",
     )
     .fetch_all(view)
     .await

@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 #[path = "../../tests/common/postgres.rs"]
-mod server;
+pub(super) mod server;
 
+use afs_decisions::ClusterView;
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -41,24 +42,23 @@ fn report(node: &str, disk: Uuid) -> NodeReport {
         }],
         volumes: Vec::new(),
         deleted: Vec::new(),
-        http: None,
-        version: String::new(),
+        ..NodeReport::default()
     }
 }
 
 /// Where a test's MetaDB is.
-struct Home {
-    place: Place,
+pub(super) struct Home {
+    pub(super) place: Place,
     _folder: Option<tempfile::TempDir>,
 }
 
 impl Home {
-    fn sqlite() -> Self {
+    pub(super) fn sqlite() -> Self {
         let folder = tempfile::tempdir().unwrap();
         Self { place: folder.path().into(), _folder: Some(folder) }
     }
 
-    async fn postgres(test: &str) -> Option<Self> {
+    pub(super) async fn postgres(test: &str) -> Option<Self> {
         if !server::may_run(test) {
             return None;
         }
@@ -250,7 +250,9 @@ async fn apply(db: &MetaDb, model: &mut Model, op: Op) {
         }
         Op::Resize(v, size) => (
             model.resize(v, size),
-            db.resize_volume(VOLUMES[v], size, None).await.map(|done| done.revision),
+            db.resize_volume(VOLUMES[v], size, None, &ClusterView::default())
+                .await
+                .map(|done| done.revision),
         ),
         Op::Delete(v) => {
             (model.delete(v), db.delete_volume(VOLUMES[v], None).await.map(|done| done.revision))
@@ -385,8 +387,11 @@ async fn older_conductor_is_fenced_by_the_token_of_the_next(home: Home) {
 async fn of_two_operators_who_read_the_same_version_one_gets_a_conflict(home: Home) {
     let db = with_node(&home.place).await;
     db.create_volume("v", 4096, DISK).await.unwrap();
-    let (one, two) =
-        tokio::join!(db.resize_volume("v", 8192, Some(1)), db.resize_volume("v", 12288, Some(1)),);
+    let view = ClusterView::default();
+    let (one, two) = tokio::join!(
+        db.resize_volume("v", 8192, Some(1), &view),
+        db.resize_volume("v", 12288, Some(1), &view),
+    );
     let errors: Vec<_> = [one.err(), two.err()].into_iter().flatten().map(code).collect();
     assert_eq!(errors, [ErrorCode::Conflict]);
     assert_eq!(code(db.delete_volume("v", Some(1)).await.unwrap_err()), ErrorCode::Conflict);

@@ -1,14 +1,84 @@
 //! Decisions about volumes.
 
+use std::collections::BTreeMap;
+
+use afs_decisions::{
+    BLOCK_BYTES, ClusterView, NodeId, Place, PlacementError, REPLICAS_MAX, VolumeConfig, create,
+    grow, place,
+};
 use uuid::Uuid;
 
 use super::backend::Transaction;
-use super::numbers::sql;
+use super::decision::Decision;
+use super::numbers::{narrow, sql};
 use super::query::{query, query_as, query_scalar};
-use super::{DbError, Decided, MetaDb, VolumeRow};
+use super::replication::denied;
+use super::{DbError, Decided, MetaDb, VolumeRow, configs};
 use crate::names;
 use crate::refusal::{Kind, Refusal};
 use crate::size::{MAX_VOLUME_BYTES, human, round_up};
+
+/// Shards are whole chunks of every disk.
+const SHARD_STEP: u64 = 1 << 30;
+
+/// Shards of one volume: the largest volume in pieces of the usual size. All of them are decided
+/// about at once, so they must not be too many.
+const SHARDS_MAX: u64 = 1024;
+
+/// A volume as it is to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewVolume {
+    /// Its name.
+    pub name: String,
+    /// Its size.
+    pub size_bytes: u64,
+    /// Blocks of each shard but the last.
+    pub shard_blocks: u64,
+    /// Writes stall with fewer in-sync replicas than this.
+    pub min_in_sync: u8,
+    /// For each shard the disks of its replicas.
+    pub disks: Vec<Vec<Uuid>>,
+}
+
+impl NewVolume {
+    /// One shard, which covers the largest volume: what a volume of one replica gets.
+    pub const WHOLE: u64 = MAX_VOLUME_BYTES / BLOCK_BYTES;
+
+    /// A volume of one replica on this disk.
+    pub fn alone(name: &str, size_bytes: u64, disk: Uuid) -> Self {
+        let (name, disks) = (name.to_owned(), vec![vec![disk]]);
+        Self { name, size_bytes, shard_blocks: Self::WHOLE, min_in_sync: 1, disks }
+    }
+}
+
+/// Checks how a volume is to be replicated.
+pub(crate) fn check_replication(
+    replicas: u8,
+    min_in_sync: u8,
+    size_bytes: u64,
+    shard_bytes: Option<u64>,
+) -> Result<(), Refusal> {
+    if !(1..=REPLICAS_MAX).contains(&replicas) {
+        return Err(Refusal::BadReplicas { replicas });
+    }
+    if !(1..=replicas).contains(&min_in_sync) {
+        return Err(Refusal::BadMinInSync { min: min_in_sync, replicas });
+    }
+    match shard_bytes {
+        Some(bytes) if bytes == 0 || !bytes.is_multiple_of(SHARD_STEP) => {
+            Err(Refusal::BadShardSize { bytes })
+        }
+        Some(bytes) => check_shards(size_bytes, bytes / BLOCK_BYTES),
+        None => Ok(()),
+    }
+}
+
+fn check_shards(size_bytes: u64, shard_blocks: u64) -> Result<(), Refusal> {
+    match VolumeConfig::shard_count(size_bytes.div_ceil(BLOCK_BYTES), shard_blocks) {
+        ..=SHARDS_MAX => Ok(()),
+        count => Err(Refusal::TooManyShards { count, max: SHARDS_MAX }),
+    }
+}
 
 impl MetaDb {
     /// Whether a volume of this name and size could be made, as far as MetaDB knows now.
@@ -19,35 +89,52 @@ impl MetaDb {
         refuse_taken(&mut view, name).await
     }
 
-    /// Makes a volume with one replica on this disk.
-    ///
-    /// `size_bytes` is rounded up to whole blocks. The node's part comes later: the decision is
-    /// what the node's next state will say.
+    /// Makes a volume with one shard and one replica, on this disk.
     pub async fn create_volume(
         &self,
         name: &str,
         size_bytes: u64,
         disk: Uuid,
     ) -> Result<Decided<Uuid>, DbError> {
+        let new = NewVolume::alone(name, size_bytes, disk);
+        self.create_replicated(&new, &ClusterView::default()).await
+    }
+
+    /// Makes a volume with replicas on these disks.
+    ///
+    /// `size_bytes` is rounded up to whole blocks. The nodes' part comes later: the decision is
+    /// what their next states will say.
+    pub async fn create_replicated(
+        &self,
+        new: &NewVolume,
+        view: &ClusterView,
+    ) -> Result<Decided<Uuid>, DbError> {
+        let name = &new.name;
         check_name(name)?;
-        let size_bytes = check_size(size_bytes)?;
+        let size_bytes = check_size(new.size_bytes)?;
         let mut decision = self.begin().await?;
         refuse_taken(decision.connection(), name).await?;
         // One identity for UUID and NGUID: a person who sees either on a host finds the volume.
         let uuid = Uuid::new_v4();
-        query(
-            "INSERT INTO volumes (uuid, name, size_bytes, nguid, version, created_ms) \
-             VALUES ($1, $2, $3, $4, 1, $5)",
-        )
-        .bind(uuid)
-        .bind(name)
-        .bind(sql(size_bytes))
-        .bind(uuid)
-        .bind(decision.now_ms)
-        .execute(decision.connection())
-        .await?;
-        add_replica(decision.connection(), uuid, disk).await?;
-        let message = format!("volume {name} ({}) made on disk {disk}", human(size_bytes));
+        let placed = give_places(decision.connection(), &new.disks).await?;
+        // Whoever was given a replica is there, whatever was heard of it since.
+        let mut view = view.clone();
+        placed.nodes().for_each(|node| view.set_alive(node, true));
+        let pure = afs_decisions::NewVolume {
+            volume: uuid,
+            blocks: size_bytes / BLOCK_BYTES,
+            shard_blocks: new.shard_blocks,
+            min_in_sync: new.min_in_sync,
+            shards: placed.shards,
+        };
+        let config = create(&pure, &view).map_err(denied(name))?;
+        let copies = new.disks.first().map_or(0, Vec::len);
+        insert_volume(&mut decision, name, &config, copies).await?;
+        for (shard, member) in config.members() {
+            let disk = placed.disks[&member.replica];
+            configs::insert_member(&mut decision, uuid, shard, member, disk).await?;
+        }
+        let message = format!("volume {name} ({}) made{}", human(size_bytes), where_to(new));
         decision.changed("volume_created", name, message);
         decision.commit(uuid).await
     }
@@ -58,6 +145,7 @@ impl MetaDb {
         name: &str,
         size_bytes: u64,
         version: Option<u64>,
+        view: &ClusterView,
     ) -> Result<Decided<Uuid>, DbError> {
         let size_bytes = check_size(size_bytes)?;
         let mut decision = self.begin().await?;
@@ -69,15 +157,15 @@ impl MetaDb {
         }
         if size_bytes > volume.size_bytes {
             let updated = query(
-                "UPDATE volumes SET size_bytes = $1, version = version + 1 \
-                 WHERE uuid = $2 AND version = $3 AND deleted_ms IS NULL",
+                "UPDATE volumes SET version = version + 1 \
+                 WHERE uuid = $1 AND version = $2 AND deleted_ms IS NULL",
             )
-            .bind(sql(size_bytes))
             .bind(volume.uuid)
             .bind(sql(volume.version))
             .execute(decision.connection())
             .await?;
             check_swapped(updated, &volume)?;
+            grow_to(&mut decision, &volume, size_bytes, view).await?;
             let (old, new) = (human(volume.size_bytes), human(size_bytes));
             let message = format!("volume {} grew from {old} to {new}", volume.name);
             decision.changed("volume_resized", &volume.name, message);
@@ -155,30 +243,125 @@ fn check_swapped(rows: u64, volume: &VolumeRow) -> Result<(), Refusal> {
     Err(Refusal::Changed { kind: Kind::Volume, name: volume.name.clone() })
 }
 
-async fn add_replica(
-    connection: &mut Transaction,
-    volume: Uuid,
-    disk: Uuid,
-) -> Result<(), DbError> {
-    let known: Option<String> = query_scalar("SELECT node FROM disks WHERE uuid = $1")
-        .bind(disk)
-        .fetch_optional(connection)
-        .await?;
-    if known.is_none() {
-        return Err(Refusal::not_found(Kind::Disk, &disk.to_string(), []).into());
+/// Where the replicas of a volume go, by node and by disk.
+struct Placed {
+    shards: Vec<Vec<Place>>,
+    disks: BTreeMap<Uuid, Uuid>,
+}
+
+impl Placed {
+    fn nodes(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.shards.iter().flatten().map(|place| place.node)
     }
-    query("INSERT INTO replicas (uuid, volume, disk, state) VALUES ($1, $2, $3, 'wanted')")
-        .bind(Uuid::new_v4())
-        .bind(volume)
-        .bind(disk)
-        .execute(connection)
-        .await?;
+}
+
+/// Gives the replicas their identities.
+async fn give_places(
+    connection: &mut Transaction,
+    shards: &[Vec<Uuid>],
+) -> Result<Placed, DbError> {
+    let mut nodes = BTreeMap::new();
+    for disk in shards.iter().flatten() {
+        if !nodes.contains_key(disk) {
+            nodes.insert(*disk, disk_node(connection, *disk).await?);
+        }
+    }
+    let mut placed = Placed { shards: Vec::new(), disks: BTreeMap::new() };
+    for disks in shards {
+        let mut places = Vec::new();
+        for disk in disks {
+            let place = Place { replica: Uuid::new_v4(), node: nodes[disk] };
+            placed.disks.insert(place.replica, *disk);
+            places.push(place);
+        }
+        placed.shards.push(places);
+    }
+    Ok(placed)
+}
+
+/// The node that a disk is in.
+pub(super) async fn disk_node(connection: &mut Transaction, disk: Uuid) -> Result<NodeId, DbError> {
+    let node: Option<i64> =
+        query_scalar("SELECT n.id FROM disks d JOIN nodes n ON n.name = d.node WHERE d.uuid = $1")
+            .bind(disk)
+            .fetch_optional(connection)
+            .await?;
+    let node = node.ok_or_else(|| Refusal::not_found(Kind::Disk, &disk.to_string(), []))?;
+    Ok(NodeId(narrow(node, "number of a node")?))
+}
+
+async fn insert_volume(
+    decision: &mut Decision,
+    name: &str,
+    config: &VolumeConfig,
+    copies: usize,
+) -> Result<(), DbError> {
+    query(
+        "INSERT INTO volumes (uuid, name, size_bytes, nguid, version, created_ms, epoch, leader, \
+         min_in_sync, copies, shard_blocks) VALUES ($1, $2, $3, $4, 1, $5, $6, $7, $8, $9, $10)",
+    )
+    .bind(config.volume)
+    .bind(name)
+    .bind(sql(config.blocks.saturating_mul(BLOCK_BYTES)))
+    .bind(config.volume)
+    .bind(decision.now_ms)
+    .bind(sql(config.epoch))
+    .bind(config.leader.map(|leader| i64::from(leader.0)))
+    .bind(i64::from(config.min_in_sync))
+    .bind(sql(copies))
+    .bind(sql(config.shard_blocks))
+    .execute(decision.connection())
+    .await?;
     Ok(())
+}
+
+fn where_to(new: &NewVolume) -> String {
+    match new.disks.as_slice() {
+        [only] => {
+            let disks: Vec<String> = only.iter().map(Uuid::to_string).collect();
+            format!(" on disk {}", disks.join(", "))
+        }
+        [first, ..] => format!(": {} shards of {} replica(s)", new.disks.len(), first.len()),
+        [] => String::new(),
+    }
+}
+
+/// The new size, and places for the shards that it needs.
+async fn grow_to(
+    decision: &mut Decision,
+    volume: &VolumeRow,
+    size_bytes: u64,
+    view: &ClusterView,
+) -> Result<(), DbError> {
+    let Some(config) = configs::load(decision.connection(), volume.uuid).await? else {
+        return Err(Refusal::Changed { kind: Kind::Volume, name: volume.name.clone() }.into());
+    };
+    check_shards(size_bytes, config.shard_blocks)?;
+    let blocks = size_bytes / BLOCK_BYTES;
+    let larger = VolumeConfig { blocks, ..config.clone() };
+    let old = config.shards.len() as u64;
+    let added = old..VolumeConfig::shard_count(blocks, config.shard_blocks);
+    let sizes: Vec<u64> = added
+        .map(|shard| u32::try_from(shard).map_or(0, |shard| larger.blocks_of_shard(shard)))
+        .map(|blocks| blocks.saturating_mul(BLOCK_BYTES))
+        .collect();
+    let places = place(view, &sizes, volume.copies).map_err(no_place)?;
+    let disks: Vec<Vec<Uuid>> =
+        places.iter().map(|shard| shard.iter().map(|place| place.disk).collect()).collect();
+    let placed = give_places(decision.connection(), &disks).await?;
+    let next = grow(&config, blocks, &placed.shards).map_err(denied(&volume.name))?;
+    configs::store(decision, &config, &next, &placed.disks).await
+}
+
+/// Too few nodes for the replicas.
+pub(crate) fn no_place(error: PlacementError) -> Refusal {
+    let PlacementError::TooFewNodes { wanted, found } = error;
+    if found == 0 { Refusal::NoDisk } else { Refusal::TooFewNodes { wanted, found } }
 }
 
 async fn by_name(connection: &mut Transaction, name: &str) -> Result<Option<VolumeRow>, DbError> {
     query_as(
-        "SELECT uuid, name, size_bytes, nguid, version, created_ms FROM volumes \
+        "SELECT uuid, name, size_bytes, nguid, copies, version, created_ms FROM volumes \
          WHERE name = $1 AND deleted_ms IS NULL",
     )
     .bind(name)
@@ -193,7 +376,7 @@ pub(super) async fn find(connection: &mut Transaction, name: &str) -> Result<Vol
     }
     if let Ok(uuid) = name.parse::<Uuid>() {
         let volume = query_as(
-            "SELECT uuid, name, size_bytes, nguid, version, created_ms FROM volumes \
+            "SELECT uuid, name, size_bytes, nguid, copies, version, created_ms FROM volumes \
              WHERE uuid = $1 AND deleted_ms IS NULL",
         )
         .bind(uuid)
@@ -219,5 +402,5 @@ pub(super) async fn export_of(
             .bind(volume)
             .fetch_optional(connection)
             .await?;
-    row.map(|(nqn, nsid)| Ok((nqn, super::numbers::narrow(nsid, "NSID")?))).transpose()
+    row.map(|(nqn, nsid)| Ok((nqn, narrow(nsid, "NSID")?))).transpose()
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use afs_decisions::{EVIDENCE_FRESH_MS, NodeId};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -16,6 +17,8 @@ pub(super) struct Live {
     nodes: Mutex<BTreeMap<String, Entry>>,
     /// Counts reports, for those who wait for one.
     reports: watch::Sender<u64>,
+    /// Which leader could not reach which node, and when it said so.
+    accusations: Mutex<BTreeMap<(NodeId, NodeId), Instant>>,
 }
 
 struct Entry {
@@ -52,7 +55,26 @@ impl Live {
             started: Instant::now(),
             nodes: Mutex::new(nodes.into_iter().map(entry).collect()),
             reports: watch::Sender::new(0),
+            accusations: Mutex::default(),
         }
+    }
+
+    /// A leader could not reach a node.
+    pub(super) fn accuse(&self, accuser: NodeId, accused: NodeId) {
+        self.accusations.lock().insert((accuser, accused), Instant::now());
+    }
+
+    /// What leaders said lately, and how long ago.
+    pub(super) fn accusations(&self) -> Vec<(NodeId, NodeId, Duration)> {
+        let fresh = Duration::from_millis(EVIDENCE_FRESH_MS);
+        let mut accusations = self.accusations.lock();
+        accusations.retain(|_, at| at.elapsed() <= fresh);
+        accusations.iter().map(|((a, b), at)| (*a, *b, at.elapsed())).collect()
+    }
+
+    /// Forgets a node that was removed.
+    pub(super) fn forget(&self, node: &str) {
+        self.nodes.lock().remove(node);
     }
 
     /// Keeps a report and returns the one before.

@@ -3,8 +3,10 @@
 //! nothing here is global, so any number can live in one process.
 
 mod answer;
+mod beliefs;
 mod connection;
 mod extract;
+mod leadership;
 mod live;
 mod metrics;
 mod nodes;

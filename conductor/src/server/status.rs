@@ -1,8 +1,10 @@
 //! The cluster on one page: numbers, and what is wrong with it.
 
+use std::collections::BTreeSet;
+
 use super::live::LiveNode;
 use super::view::View;
-use crate::api::{DiskKind, DiskState, NodeLiveness, Status, VolumeState};
+use crate::api::{DiskKind, DiskState, NodeLiveness, Replica, Status, Volume, VolumeState};
 use crate::size::human;
 
 /// Problems named one by one; the rest is counted.
@@ -32,10 +34,20 @@ impl View {
     pub(super) fn status(&self, cluster: uuid::Uuid) -> Status {
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         let problems = self.problems();
+        let volumes = self.volumes();
+        let data = data(&volumes);
+        let in_state = |state: VolumeState| {
+            count(volumes.iter().filter(|volume| volume.state == state).count())
+        };
         let space = self.space();
         let up = self.live.values().filter(|node| node.liveness == NodeLiveness::Up).count();
         Status {
-            healthy: problems.is_empty(),
+            data_safe: data.is_empty(),
+            volumes_degraded: in_state(VolumeState::Degraded),
+            volumes_stalled: in_state(VolumeState::Stalled),
+            volumes_alone: count(volumes.iter().filter(|volume| volume.copies == 1).count()),
+            healthy: problems.is_empty() && data.is_empty(),
+            data: shorten(data),
             problems: shorten(problems),
             cluster,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -82,7 +94,7 @@ impl View {
 
     fn volume_problems(&self) -> Vec<String> {
         let volumes = self.volumes().into_iter();
-        let problem = |volume: crate::api::Volume| {
+        let problem = |volume: Volume| {
             let error = volume.replicas.iter().find_map(|replica| replica.error.clone());
             let node = volume.replicas.first().map_or("", |replica| replica.node.as_str());
             match volume.state {
@@ -93,10 +105,48 @@ impl View {
                 VolumeState::Unavailable => {
                     Some(format!("volume {} is away: node {node} is not up", volume.name))
                 }
-                VolumeState::Online | VolumeState::Pending => None,
+                VolumeState::Online
+                | VolumeState::Pending
+                | VolumeState::Degraded
+                | VolumeState::Stalled => None,
             }
         };
         volumes.filter_map(problem).collect()
+    }
+}
+
+/// The volumes whose data is not as safe as it should be: which, why, until when.
+fn data(volumes: &[Volume]) -> Vec<String> {
+    let missing = |replica: &&Replica| !replica.in_sync || replica.state.is_none();
+    let sentence = |volume: &Volume| {
+        let what = match volume.state {
+            VolumeState::Degraded => "serves with fewer replicas than it should have",
+            VolumeState::Stalled => "waits for replicas: its I/O stands still",
+            _ => return None,
+        };
+        let missing: Vec<&Replica> = volume.replicas.iter().filter(missing).collect();
+        let nodes: BTreeSet<&str> = missing.iter().map(|it| it.node.as_str()).collect();
+        let nodes: Vec<&str> = nodes.into_iter().collect();
+        let (count, nodes) = (missing.len(), nodes.join(", "));
+        Some(format!(
+            "volume {} {what}; {count} replica(s) missing, on node {nodes}; {}",
+            volume.name,
+            until(&missing)
+        ))
+    };
+    volumes.iter().filter_map(sentence).collect()
+}
+
+fn until(missing: &[&Replica]) -> String {
+    if missing.iter().any(|replica| replica.resync.is_none()) {
+        return "until the node is back and its replicas are filled".to_owned();
+    }
+    let left_bytes = missing.iter().filter_map(|it| it.resync).map(|it| it.left_bytes).sum();
+    let seconds: Option<Vec<u64>> = missing.iter().map(|it| it.resync?.left_seconds).collect();
+    let left = human(left_bytes);
+    match seconds.and_then(|seconds| seconds.into_iter().max()) {
+        Some(seconds) => format!("safe again in about {seconds} s ({left} left to compare)"),
+        None => format!("being filled, {left} left to compare"),
     }
 }
 

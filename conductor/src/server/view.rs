@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use afs_decisions::{BLOCK_BYTES, NodeId, Role, VolumeConfig};
 use uuid::Uuid;
 
 use super::live::LiveNode;
 use super::{Shared, answer::ApiError};
 use crate::api::{
     Disk, DiskKind, DiskReport, Export, Namespace, Nguid, Node, NodeLiveness, Portal, Replica,
-    ReplicaState, Subsystem, Volume, VolumeReport, VolumeState,
+    ReplicaState, Resync, ResyncReport, Subsystem, Volume, VolumeReport, VolumeState,
 };
-use crate::db::{DiskRow, NamespaceRow, ReplicaRow, Snapshot, SubsystemRow, VolumeRow};
+use crate::db::{DiskRow, NamespaceRow, NodeRow, ReplicaRow, Snapshot, SubsystemRow, VolumeRow};
 use crate::refusal::{Kind, Refusal};
 
 /// One moment of the cluster.
@@ -28,7 +29,7 @@ impl Shared {
     }
 }
 
-fn millis(duration: std::time::Duration) -> u64 {
+pub(super) fn millis(duration: std::time::Duration) -> u64 {
     duration.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
@@ -41,8 +42,27 @@ impl View {
         self.live(node).is_some_and(|node| node.liveness == NodeLiveness::Up)
     }
 
+    /// Volumes that each node leads, and replicas that it holds.
+    pub(super) fn loads(&self) -> BTreeMap<NodeId, (u32, u32)> {
+        let mut loads: BTreeMap<NodeId, (u32, u32)> = BTreeMap::new();
+        for config in self.rows.configs.values() {
+            if let Some(leader) = config.leader {
+                loads.entry(leader).or_default().0 += 1;
+            }
+            for (_, member) in config.members() {
+                loads.entry(member.node).or_default().1 += 1;
+            }
+        }
+        loads
+    }
+
+    /// The name of a node by its number.
+    pub(super) fn node_name(&self, id: NodeId) -> Option<&str> {
+        self.rows.nodes.iter().find(|row| row.id == id.0).map(|row| row.name.as_str())
+    }
+
     pub(super) fn volumes(&self) -> Vec<Volume> {
-        let reports = self.replica_reports();
+        let reports = self.reports();
         let mut replicas: HashMap<Uuid, Vec<&ReplicaRow>> = HashMap::new();
         for row in &self.rows.replicas {
             replicas.entry(row.volume).or_default().push(row);
@@ -70,26 +90,42 @@ impl View {
         let replicas: Vec<&ReplicaRow> =
             self.rows.replicas.iter().filter(|replica| replica.volume == row.uuid).collect();
         let export = self.rows.namespaces.iter().find(|namespace| namespace.volume == row.uuid);
-        Ok(self.volume(row, &replicas, &self.replica_reports(), export))
+        Ok(self.volume(row, &replicas, &self.reports(), export))
     }
 
     fn volume(
         &self,
         row: &VolumeRow,
         replicas: &[&ReplicaRow],
-        reports: &HashMap<Uuid, &VolumeReport>,
+        reports: &Reports<'_>,
         export: Option<&NamespaceRow>,
     ) -> Volume {
-        let allocated = replicas.iter().map(|row| Some(reports.get(&row.uuid)?.allocated_bytes));
+        let config = self.rows.configs.get(&row.uuid);
+        let allocated =
+            replicas.iter().map(|row| Some(reports.replicas.get(&row.uuid)?.allocated_bytes));
+        let allocated_bytes = allocated.sum();
         let replicas: Vec<Replica> =
-            replicas.iter().map(|row| replica(row, reports.get(&row.uuid).copied())).collect();
+            replicas.iter().map(|row| replica(row, config, reports)).collect();
+        let shards = config.map_or(0, |config| config.shards.len());
+        let shard_bytes =
+            config.map_or(0, |config| config.shard_blocks.saturating_mul(BLOCK_BYTES));
         Volume {
             uuid: row.uuid,
             name: row.name.clone(),
             size_bytes: row.size_bytes,
             nguid: Nguid(row.nguid.into_bytes()),
-            state: self.volume_state(&replicas),
-            allocated_bytes: allocated.sum(),
+            state: self.volume_state(&replicas, config),
+            allocated_bytes,
+            leader: config
+                .and_then(|config| config.leader)
+                .and_then(|leader| self.node_name(leader))
+                .map(str::to_owned),
+            claimed: config.is_some_and(|config| config.leader_process != 0),
+            epoch: config.map_or(0, |config| config.epoch),
+            copies: row.copies,
+            min_in_sync: config.map_or(0, |config| config.min_in_sync),
+            shard_bytes: shard_bytes.min(row.size_bytes),
+            shards: u32::try_from(shards).unwrap_or(u32::MAX),
             replicas,
             export: export.map(|row| Export { nqn: row.nqn.clone(), nsid: row.nsid }),
             version: row.version,
@@ -97,27 +133,56 @@ impl View {
         }
     }
 
-    fn volume_state(&self, replicas: &[Replica]) -> VolumeState {
+    /// A volume is as bad as its worst shard.
+    fn volume_state(&self, replicas: &[Replica], config: Option<&VolumeConfig>) -> VolumeState {
+        let min = config.map_or(1, |config| usize::from(config.min_in_sync));
+        let shards = replicas.chunk_by(|a, b| a.shard == b.shard);
+        let states = shards.map(|shard| self.shard_state(shard, min));
+        states.max_by_key(|state| badness(*state)).unwrap_or(VolumeState::Failed)
+    }
+
+    fn shard_state(&self, replicas: &[Replica], min: usize) -> VolumeState {
         let state = |replica: &Replica| match replica.state {
             _ if !self.is_up(&replica.node) => VolumeState::Unavailable,
             Some(ReplicaState::Ready) => VolumeState::Online,
             Some(ReplicaState::Failed) => VolumeState::Failed,
             Some(ReplicaState::Creating) | None => VolumeState::Pending,
         };
-        replicas.first().map_or(VolumeState::Failed, state)
+        if let [alone] = replicas {
+            return state(alone);
+        }
+        let is_good = |replica: &&Replica| replica.in_sync && state(replica) == VolumeState::Online;
+        match replicas.iter().filter(is_good).count() {
+            good if good == replicas.len() => VolumeState::Online,
+            good if good >= min => VolumeState::Degraded,
+            _ if replicas.iter().any(|replica| state(replica) == VolumeState::Pending) => {
+                VolumeState::Pending
+            }
+            _ => VolumeState::Stalled,
+        }
     }
 
-    /// What nodes that are up report of their replicas.
-    fn replica_reports(&self) -> HashMap<Uuid, &VolumeReport> {
-        let reports = self.live.values().filter_map(LiveNode::current);
-        reports.flat_map(|report| &report.volumes).map(|volume| (volume.replica, volume)).collect()
+    /// What nodes that are up report.
+    fn reports(&self) -> Reports<'_> {
+        let reports = || self.live.values().filter_map(LiveNode::current);
+        let replicas = reports().flat_map(|report| &report.volumes);
+        let resyncs = reports().flat_map(|report| &report.resyncs);
+        Reports {
+            replicas: replicas.map(|volume| (volume.replica, volume)).collect(),
+            resyncs: resyncs.map(|resync| (resync.replica, resync)).collect(),
+        }
     }
 
     pub(super) fn disks(&self) -> Vec<Disk> {
-        self.rows.disks.iter().map(|row| self.disk(row)).collect()
+        let mut replicas: HashMap<Uuid, u32> = HashMap::new();
+        for row in &self.rows.replicas {
+            *replicas.entry(row.disk).or_default() += 1;
+        }
+        let count = |row: &DiskRow| replicas.get(&row.uuid).copied().unwrap_or(0);
+        self.rows.disks.iter().map(|row| self.disk(row, count(row))).collect()
     }
 
-    fn disk(&self, row: &DiskRow) -> Disk {
+    fn disk(&self, row: &DiskRow, replicas: u32) -> Disk {
         let report = self.live(&row.node).and_then(LiveNode::current);
         let report: Option<&DiskReport> =
             report.and_then(|report| report.disks.iter().find(|disk| disk.uuid == row.uuid));
@@ -129,35 +194,55 @@ impl View {
             total_bytes: row.total_bytes,
             free_bytes: report.map(|disk| disk.free_bytes),
             provisioned_bytes: row.provisioned_bytes,
+            retired: row.retired,
+            replicas,
             state: report.map(|disk| disk.state),
             error: report.and_then(|disk| disk.error.clone()),
         }
     }
 
     pub(super) fn nodes(&self) -> Vec<Node> {
-        self.rows.nodes.iter().map(|row| self.node(&row.name)).collect()
+        let loads = self.loads();
+        let mut disks: HashMap<String, Vec<Disk>> = HashMap::new();
+        for disk in self.disks() {
+            disks.entry(disk.node.clone()).or_default().push(disk);
+        }
+        let node = |row: &NodeRow| {
+            let disks = disks.remove(&row.name).unwrap_or_default();
+            self.node(row, disks, loads.get(&NodeId(row.id)).copied().unwrap_or_default())
+        };
+        self.rows.nodes.iter().map(node).collect()
     }
 
     pub(super) fn find_node(&self, name: &str) -> Result<Node, Refusal> {
         let known = self.rows.nodes.iter().map(|row| row.name.as_str());
-        match known.clone().any(|known| known == name) {
-            true => Ok(self.node(name)),
-            false => Err(Refusal::not_found(Kind::Node, name, known)),
-        }
+        let node = self.nodes().into_iter().find(|node| node.name == name);
+        node.ok_or_else(|| Refusal::not_found(Kind::Node, name, known))
     }
 
-    fn node(&self, name: &str) -> Node {
+    fn node(&self, row: &NodeRow, disks: Vec<Disk>, (leads, replicas): (u32, u32)) -> Node {
+        let name = row.name.as_str();
         let live = self.live(name);
         let report = live.and_then(|live| live.report.as_deref());
+        let unreachable = live.and_then(LiveNode::current).into_iter();
+        let unreachable = unreachable.flat_map(|report| &report.unreachable);
         Node {
             name: name.to_owned(),
+            id: row.id,
+            rack: row.rack.clone(),
+            draining: row.state == "draining",
+            leads,
+            replicas,
+            unreachable: unreachable
+                .map(|id| self.node_name(*id).map_or_else(|| id.to_string(), str::to_owned))
+                .collect(),
             state: live.map_or(NodeLiveness::Unknown, |live| live.liveness),
             applied_revision: report.map(|report| report.applied_revision),
             last_report_ms: live.and_then(|live| live.age).map(millis),
             http: report.and_then(|report| report.http.clone()),
             version: report.map(|report| report.version.clone()),
             portals: self.portals().into_iter().filter(|portal| portal.node == name).collect(),
-            disks: self.disks().into_iter().filter(|disk| disk.node == name).collect(),
+            disks,
         }
     }
 
@@ -204,12 +289,42 @@ fn namespace(row: &NamespaceRow) -> Namespace {
     }
 }
 
-fn replica(row: &ReplicaRow, report: Option<&VolumeReport>) -> Replica {
+fn replica(row: &ReplicaRow, config: Option<&VolumeConfig>, reports: &Reports<'_>) -> Replica {
+    let report = reports.replicas.get(&row.uuid);
+    let shard = usize::try_from(row.shard).unwrap_or(usize::MAX);
+    let shard = config.and_then(|config| config.shards.get(shard));
+    let role = shard.and_then(|shard| shard.member(row.uuid)).map(|member| member.role);
     Replica {
         uuid: row.uuid,
+        shard: row.shard,
+        in_sync: role == Some(Role::InSync),
+        resync: reports.resyncs.get(&row.uuid).map(|report| resync(report)),
         node: row.node.clone(),
         disk: row.disk,
         state: report.map(|report| report.state),
         error: report.and_then(|report| report.error.clone()),
+    }
+}
+
+fn resync(report: &ResyncReport) -> Resync {
+    let ResyncReport { total_bytes, left_bytes, bytes_per_second, .. } = *report;
+    let left_seconds = left_bytes.checked_div(bytes_per_second);
+    Resync { total_bytes, left_bytes, left_seconds }
+}
+
+/// What nodes that are up report of replicas, by replica.
+struct Reports<'a> {
+    replicas: HashMap<Uuid, &'a VolumeReport>,
+    resyncs: HashMap<Uuid, &'a ResyncReport>,
+}
+
+fn badness(state: VolumeState) -> u8 {
+    match state {
+        VolumeState::Online => 0,
+        VolumeState::Degraded => 1,
+        VolumeState::Pending => 2,
+        VolumeState::Stalled => 3,
+        VolumeState::Unavailable => 4,
+        VolumeState::Failed => 5,
     }
 }

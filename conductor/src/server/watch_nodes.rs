@@ -1,10 +1,10 @@
-//! The conductor's only background work: noticing nodes that come and go, and keeping the
-//! metrics' memory small.
+//! The conductor's background work: noticing nodes that come and go, giving their volumes to
+//! others, emptying nodes and disks, and keeping the metrics' memory small.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Shared;
+use super::{Shared, leadership};
 use crate::api::{NodeLiveness, Severity};
 
 const EVERY: Duration = Duration::from_secs(1);
@@ -20,9 +20,19 @@ pub(super) async fn watch(shared: Arc<Shared>) {
             () = &mut stopped => return,
             _ = ticks.tick() => {
                 note_transitions(&shared).await;
+                look_after_volumes(&shared).await;
                 shared.metrics.upkeep();
             }
         }
+    }
+}
+
+async fn look_after_volumes(shared: &Shared) {
+    if let Err(error) = leadership::elect(shared).await {
+        tracing::warn!(%error, "volumes of nodes that are down have no new leaders yet");
+    }
+    if let Err(error) = leadership::empty(shared).await {
+        tracing::warn!(?error, "nodes and disks cannot be emptied now");
     }
 }
 

@@ -146,6 +146,7 @@ pub fn report(node: &str, disks: Vec<DiskReport>) -> NodeReport {
         deleted: Vec::new(),
         http: Some("127.0.0.1:49181".to_owned()),
         version: "test".to_owned(),
+        ..NodeReport::default()
     }
 }
 

@@ -82,7 +82,10 @@ impl Volumes {
                 report.state = state;
                 report.error = error;
             }
-            if let Ok(source) = provided {
+            // One of several replicas serves nothing by itself: its leader does, through all of them.
+            if let Ok(source) = provided
+                && assignment.whole
+            {
                 sources.insert(assignment.volume, source);
             }
         }
@@ -182,6 +185,7 @@ impl Converge for Volumes {
             deleted: self.deleted.lock().iter().copied().collect(),
             http: Some(self.identity.http.to_string()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..NodeReport::default()
         }
     }
 }

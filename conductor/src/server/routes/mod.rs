@@ -2,6 +2,8 @@
 //! made from those descriptions.
 
 mod cluster;
+mod decisions;
+mod fleet;
 mod hosts;
 mod namespaces;
 mod nodes;
@@ -49,6 +51,9 @@ pub(super) fn router() -> (OpenApiRouter<ApiState>, String) {
     let operators = OpenApiRouter::new()
         .routes(routes!(volumes::list, volumes::create))
         .routes(routes!(volumes::show, volumes::resize, volumes::delete))
+        .routes(routes!(volumes::lead))
+        .routes(routes!(volumes::force))
+        .routes(routes!(volumes::min_in_sync))
         .routes(routes!(subsystems::list, subsystems::create))
         .routes(routes!(subsystems::show, subsystems::delete))
         .routes(routes!(namespaces::list, namespaces::add))
@@ -57,13 +62,22 @@ pub(super) fn router() -> (OpenApiRouter<ApiState>, String) {
         .routes(routes!(hosts::deny))
         .routes(routes!(hosts::connect_info))
         .routes(routes!(cluster::nodes))
-        .routes(routes!(cluster::node))
+        .routes(routes!(cluster::node, fleet::remove))
+        .routes(routes!(fleet::drain))
+        .routes(routes!(fleet::resume))
         .routes(routes!(cluster::disks))
+        .routes(routes!(fleet::disk))
+        .routes(routes!(fleet::retire))
+        .routes(routes!(fleet::restore))
         .routes(routes!(cluster::events))
         .routes(routes!(cluster::status))
         .routes(routes!(cluster::healthz))
         .routes(routes!(metrics::metrics))
         .routes(routes!(nodes::state))
+        .routes(routes!(decisions::claim))
+        .routes(routes!(decisions::renew))
+        .routes(routes!(decisions::accuse))
+        .routes(routes!(decisions::admit))
         .layer(DefaultBodyLimit::max(BODY_MAX));
     let reports = OpenApiRouter::new()
         .routes(routes!(nodes::report))

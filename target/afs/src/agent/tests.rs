@@ -26,6 +26,7 @@ pub(super) fn state(revision: u64) -> NodeState {
         retired: vec![],
         subsystems: vec![],
         portals: vec![],
+        ..NodeState::default()
     }
 }
 
@@ -63,6 +64,7 @@ impl Converge for FakeNode {
             deleted: vec![],
             http: None,
             version: String::new(),
+            ..NodeReport::default()
         }
     }
 }

@@ -43,6 +43,7 @@ pub fn state() -> NodeState {
         retired: Vec::new(),
         subsystems: vec![subsystem(VOLUMES, &[1, 2])],
         portals: vec![portal(1)],
+        ..NodeState::default()
     }
 }
 
@@ -67,6 +68,7 @@ pub fn namespace(nsid: u32) -> NamespaceState {
         uuid: volume(nsid),
         size_bytes: BLOCKS * 4096,
         read_only: false,
+        leader: None,
     }
 }
 

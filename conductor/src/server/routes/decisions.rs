@@ -1,0 +1,83 @@
+//! Calls of nodes that lead volumes: each asks for a decision and learns the newest configuration.
+
+use afs_decisions::Asker;
+use axum::Json;
+use axum::extract::State;
+use uuid::Uuid;
+
+use crate::api::{
+    AccuseRequest, AdmitRequest, ClaimRequest, DecisionAnswer, ErrorBody, RenewRequest,
+};
+use crate::db::{Asked, DbError, Decided};
+use crate::server::ApiState;
+use crate::server::answer::Answer;
+use crate::server::extract::{Body, Path};
+
+/// Claim a volume
+///
+/// Every start of a leader takes a new epoch; the same process asking again gets none.
+#[utoipa::path(post, path = "/api/v1/internal/volumes/{uuid}/claim", tag = "nodes",
+    request_body = ClaimRequest,
+    params(("uuid" = Uuid, Path, description = "The volume")),
+    responses((status = 200, body = DecisionAnswer), (status = "default", body = ErrorBody)))]
+pub(super) async fn claim(
+    State(shared): State<ApiState>,
+    Path(volume): Path<Uuid>,
+    Body(ClaimRequest { node, process }): Body<ClaimRequest>,
+) -> Answer<DecisionAnswer> {
+    answer(shared.db.claim(volume, node, process).await)
+}
+
+/// Take a new epoch with the same replicas
+#[utoipa::path(post, path = "/api/v1/internal/volumes/{uuid}/renew", tag = "nodes",
+    request_body = RenewRequest,
+    params(("uuid" = Uuid, Path, description = "The volume")),
+    responses((status = 200, body = DecisionAnswer), (status = "default", body = ErrorBody)))]
+pub(super) async fn renew(
+    State(shared): State<ApiState>,
+    Path(volume): Path<Uuid>,
+    Body(RenewRequest { node, process, epoch }): Body<RenewRequest>,
+) -> Answer<DecisionAnswer> {
+    answer(shared.db.renew(volume, Asker { node, process, epoch }).await)
+}
+
+/// Drop an in-sync replica
+///
+/// Denied when too few would remain, or when the accuser is itself the one that is cut off: what
+/// the accused last said of its peers counts as much as what the accuser says.
+#[utoipa::path(post, path = "/api/v1/internal/volumes/{uuid}/accuse", tag = "nodes",
+    request_body = AccuseRequest,
+    params(("uuid" = Uuid, Path, description = "The volume")),
+    responses((status = 200, body = DecisionAnswer), (status = "default", body = ErrorBody)))]
+pub(super) async fn accuse(
+    State(shared): State<ApiState>,
+    Path(volume): Path<Uuid>,
+    Body(request): Body<AccuseRequest>,
+) -> Answer<DecisionAnswer> {
+    let AccuseRequest { node, process, epoch, shard, replica, unreachable } = request;
+    if unreachable && let Some(accused) = shared.db.node_of_replica(replica).await? {
+        shared.live.accuse(node, accused);
+    }
+    let beliefs = shared.beliefs().await?;
+    let asker = Asker { node, process, epoch };
+    answer(shared.db.accuse(volume, asker, shard, replica, &beliefs).await)
+}
+
+/// Admit a replica that has everything
+#[utoipa::path(post, path = "/api/v1/internal/volumes/{uuid}/admit", tag = "nodes",
+    request_body = AdmitRequest,
+    params(("uuid" = Uuid, Path, description = "The volume")),
+    responses((status = 200, body = DecisionAnswer), (status = "default", body = ErrorBody)))]
+pub(super) async fn admit(
+    State(shared): State<ApiState>,
+    Path(volume): Path<Uuid>,
+    Body(request): Body<AdmitRequest>,
+) -> Answer<DecisionAnswer> {
+    let AdmitRequest { node, process, epoch, shard, replica } = request;
+    answer(shared.db.admit(volume, Asker { node, process, epoch }, shard, replica).await)
+}
+
+fn answer(asked: Result<Decided<Asked>, DbError>) -> Answer<DecisionAnswer> {
+    let Asked { config, denied } = asked?.value;
+    Ok(Json(DecisionAnswer { config, denied }))
+}
