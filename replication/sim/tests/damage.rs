@@ -18,7 +18,7 @@ use uuid::Uuid;
 const SUPERBLOCKS: [u64; 2] = [0, 64 << 10];
 const JOURNAL: u64 = 128 << 10;
 const CATALOG: u64 = JOURNAL + (64 << 10);
-const TABLE: u64 = CATALOG + 4 * 4096;
+const TABLE: u64 = CATALOG + 6 * 4096;
 const DATA: u64 = (TABLE + 2 * 4096).next_multiple_of(16 << 10);
 
 /// A disk with two checkpoints behind it and six whole journal blocks, after a power cut.
@@ -107,8 +107,8 @@ fn a_flipped_byte_in_the_tables_is_found_and_named() {
     for copy in 0..2 {
         for (offset, name) in [
             (TABLE + copy * 4096 + 300, "table"),
-            (CATALOG + copy * 2 * 4096 + 70, "layers"),
-            (CATALOG + copy * 2 * 4096 + 4096 + 70, "replicas"),
+            (CATALOG + copy * 3 * 4096 + 70, "layers"),
+            (CATALOG + copy * 3 * 4096 + 4096 + 70, "replicas"),
         ] {
             let image = flipped(&image, offset);
             match open(&setup, &image, &expected) {

@@ -55,8 +55,9 @@ impl Shared {
         match *record {
             Record::Write { place, generation, mask, .. } => {
                 let chunk = self.checked(&place, mask, sequence)?;
-                self.apply_write(meta, chunk, place, mask, when);
-                chunk.set_generation(meta.generations.number(generation));
+                if self.apply_write(meta, chunk, place, mask, when) {
+                    stamp(meta, chunk, generation);
+                }
                 chunk.set_fresh(sequence);
                 meta.mark_dirty(place.chunk);
             }
@@ -64,7 +65,9 @@ impl Shared {
                 let chunk = self.checked(&place, mask, sequence)?;
                 if owns(meta, chunk, &place) {
                     apply_clear(chunk, mask, to_zero);
-                    chunk.set_generation(meta.generations.number(generation));
+                    if !planted(Mutant::ClearWithoutStamp) {
+                        stamp(meta, chunk, generation);
+                    }
                     if free {
                         self.free_chunk(meta, chunk, place.chunk, when);
                     }
@@ -88,6 +91,11 @@ impl Shared {
                 }
             }
             Record::Delete { replica, layer } => self.apply_delete(meta, replica, layer, when),
+            Record::Label { layer, label, .. } => {
+                if let Some(layer) = find(meta, layer) {
+                    *layer.label.lock() = label;
+                }
+            }
         }
         Ok(())
     }
@@ -100,7 +108,15 @@ impl Shared {
         Ok(chunk)
     }
 
-    fn apply_write(&self, meta: &mut Meta, chunk: &ChunkSlot, place: Place, mask: u64, when: When) {
+    /// Returns whether the chunk is the layer's.
+    fn apply_write(
+        &self,
+        meta: &mut Meta,
+        chunk: &ChunkSlot,
+        place: Place,
+        mask: u64,
+        when: When,
+    ) -> bool {
         let mut good = mask;
         if let Some(busy) = meta.busy.get_mut(&place.chunk) {
             good &= !busy.failed;
@@ -110,10 +126,11 @@ impl Shared {
         meta.waiters.wake(|key| key == Key::Chunk(place.chunk));
         if !owns(meta, chunk, &place) {
             if when == When::Live {
-                return;
+                return false;
             }
             let layer = layer_or_unknown(meta, place.layer);
             chunk.set_states(0, 0);
+            chunk.set_generation(0);
             chunk.set_index(place.index);
             chunk.set_owner(Kind::Owned, layer.slot);
         }
@@ -124,11 +141,12 @@ impl Shared {
             chunk.set_kind(Kind::Owned);
         }
         chunk.set_states(chunk.data() | good, chunk.zero() & !good);
+        true
     }
 
     fn apply_stamp(&self, meta: &mut Meta, chunk: &ChunkSlot, place: &Place, g: Generation) {
         if owns(meta, chunk, place) {
-            chunk.set_generation(meta.generations.number(g));
+            stamp(meta, chunk, g);
             meta.mark_dirty(place.chunk);
         }
         if let Some(busy) = meta.busy.get_mut(&place.chunk) {
@@ -214,6 +232,15 @@ impl Shared {
                 }
             }
         }
+    }
+}
+
+/// The chunk was last written in this generation, unless it was in a later one: a table page may
+/// know of later records, and one that was staged late may carry what was current before.
+fn stamp(meta: &mut Meta, chunk: &ChunkSlot, generation: Generation) {
+    let (number, held) = (meta.generations.number(generation), chunk.generation());
+    if number != held && generation > meta.generations.get(held) {
+        chunk.set_generation(number);
     }
 }
 

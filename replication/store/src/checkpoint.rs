@@ -13,19 +13,18 @@
 //!   count as changed.
 //! - Nothing here needs journal space, so writers that wait for a full journal always get on.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use afs_env::{BufferMut, Disk, DiskError};
-use zerocopy::{FromBytes, FromZeros, IntoBytes};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 use crate::chunk::Kind;
 use crate::format::{
-    BLOCK, CatalogPage, ChunkEntry, ENTRIES_PER_CATALOG_PAGE, ENTRIES_PER_TABLE_PAGE, LayerEntry,
-    ReplicaEntry, Root, SUPERBLOCK_OFFSETS, Superblock, TablePage,
+    BLOCK, CatalogPage, ChunkEntry, ENTRIES_PER_CATALOG_PAGE, ENTRIES_PER_TABLE_PAGE, LabelEntry,
+    LayerEntry, ReplicaEntry, Root, SUPERBLOCK_OFFSETS, Superblock, TablePage,
 };
 use crate::mutant::{Mutant, planted};
-use crate::state::{CREATING, Layer, Meta, Shared};
+use crate::state::{CREATING, Meta, Shared};
 use crate::stats::StopReason;
 use crate::waiters::Key;
 
@@ -60,6 +59,7 @@ impl<'a, D: Disk> Checkpointer<'a, D> {
                 return self.close().await;
             }
             if wanted {
+                self.shared.forget_generations().await;
                 self.retrying(false).await;
                 continue;
             }
@@ -187,20 +187,25 @@ impl<'a, D: Disk> Checkpointer<'a, D> {
 
     async fn write_catalog(&mut self, root: &Root) -> Result<u64, DiskError> {
         let geometry = &self.shared.geometry;
-        let pages = (geometry.layer_pages + geometry.replica_pages) as usize;
+        let (layer_pages, replica_pages) = (geometry.layer_pages, geometry.replica_pages);
+        let first_replica = layer_pages as usize;
+        let first_label = first_replica + replica_pages as usize;
+        let pages = first_label + replica_pages as usize;
         let base = geometry.catalog_offset.get(root.copy as usize).copied();
         let base = base.ok_or(DiskError::OutOfRange)?;
-        let (layer_entries, replica_entries, next_layer) = catalog_entries(self.shared);
-        let split = geometry.layer_pages as usize;
+        let catalog = catalog_entries(self.shared);
         let empty = [[0; 64]; 0];
         let mut done = 0;
         while done < pages {
             let run = (pages - done).min(PAGES);
             let mut buffer = self.take_buffer(run)?;
             for (number, bytes) in (done..).zip(buffer.chunks_exact_mut(BLOCK)) {
-                let (entries, at) = match number.checked_sub(split) {
-                    None => (&layer_entries, number),
-                    Some(at) => (&replica_entries, at),
+                let (entries, at) = if number < first_replica {
+                    (&catalog.layers, number)
+                } else if number < first_label {
+                    (&catalog.replicas, number - first_replica)
+                } else {
+                    (&catalog.labels, number - first_label)
                 };
                 let mut page = CatalogPage::new_zeroed();
                 let per_page = ENTRIES_PER_CATALOG_PAGE as usize;
@@ -214,7 +219,7 @@ impl<'a, D: Disk> Checkpointer<'a, D> {
             self.write(base + (done * BLOCK) as u64, buffer, run).await?;
             done += run;
         }
-        Ok(next_layer)
+        Ok(catalog.next_layer)
     }
 
     fn take_buffer(&mut self, pages: usize) -> Result<BufferMut, DiskError> {
@@ -290,36 +295,52 @@ impl Shared {
 
 type Entries = Vec<[u8; 64]>;
 
-/// The catalog as it is in memory, of one moment: layers, replicas, the next layer's id.
-fn catalog_entries(shared: &Shared) -> (Entries, Entries, u64) {
+/// The catalog as it is in memory, of one moment; replica n has label n.
+struct Catalog {
+    layers: Entries,
+    replicas: Entries,
+    labels: Entries,
+    next_layer: u64,
+}
+
+fn catalog_entries(shared: &Shared) -> Catalog {
     let meta = shared.meta.lock();
     // A layer whose deletion is staged but not durable is still there; one that is being made is
     // not yet.
-    let there = |layer: &&Arc<Layer>| layer.state() != CREATING;
-    let layers: Vec<_> = meta.layers.iter().flatten().filter(there).collect();
-    let layer_entries = layers
-        .iter()
-        .map(|layer| LayerEntry {
+    let there = meta.layers.iter().flatten().filter(|layer| layer.state() != CREATING);
+    let mut catalog = Catalog {
+        layers: Vec::new(),
+        replicas: Vec::new(),
+        labels: Vec::new(),
+        next_layer: meta.next_layer,
+    };
+    for layer in there {
+        let blocks = layer.durable_blocks.load(Ordering::Acquire).into();
+        catalog.layers.push(bytes_of(&LayerEntry {
             id: layer.id.0.into(),
             parent: layer.parent.into(),
-            blocks: layer.durable_blocks.load(Ordering::Acquire).into(),
+            blocks,
             references: 1.into(),
             flags: 0.into(),
             reserved: [0; 32],
-        })
-        .map(|entry| <[u8; 64]>::read_from_bytes(entry.as_bytes()).unwrap_or([0; 64]))
-        .collect();
-    let replica_entries = layers
-        .iter()
-        .map(|layer| ReplicaEntry {
+        }));
+        catalog.replicas.push(bytes_of(&ReplicaEntry {
             id: layer.replica.0,
             layer: layer.id.0.into(),
-            blocks: layer.durable_blocks.load(Ordering::Acquire).into(),
+            blocks,
             reserved: [0; 32],
-        })
-        .map(|entry| <[u8; 64]>::read_from_bytes(entry.as_bytes()).unwrap_or([0; 64]))
-        .collect();
-    (layer_entries, replica_entries, meta.next_layer)
+        }));
+        let mut label = LabelEntry::from(*layer.label.lock());
+        if planted(Mutant::CheckpointWithoutLabels) {
+            label = LabelEntry::default();
+        }
+        catalog.labels.push(bytes_of(&label));
+    }
+    catalog
+}
+
+fn bytes_of(entry: &(impl IntoBytes + Immutable)) -> [u8; 64] {
+    <[u8; 64]>::read_from_bytes(entry.as_bytes()).unwrap_or([0; 64])
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "pages carry the low half; counts are 32 bits")]

@@ -46,6 +46,8 @@ pub(crate) struct ChunkSlot {
 }
 
 const _: () = assert!(size_of::<ChunkSlot>() == 40);
+// With its place in a layer's map a chunk costs at most 48 bytes (DESIGN 6, memory).
+const _: () = assert!(size_of::<ChunkSlot>() + size_of::<AtomicU32>() <= 48);
 
 impl ChunkSlot {
     pub(crate) fn kind(&self) -> Kind {

@@ -92,6 +92,7 @@ mod tests {
         use crate::ids::{Generation, LayerId, ReplicaId};
         use crate::journal::record::Place;
         use crate::journal::staging::Staging;
+        use crate::label::Label;
 
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/journal");
         let write_anew = std::env::var_os("AFS_WRITE_CORPUS").is_some();
@@ -104,10 +105,12 @@ mod tests {
         let write = Record::Write { place, generation, mask: 5, checksums: &sums };
         let overwrite = Record::Overwrite { place, generation, mask: 3, checksums: &sums };
         let clear = Record::Clear { place, generation, mask: 4, to_zero: true, free: false };
+        let label = Label { promised: 1, promised_to: 2, committed: generation, state: [3; 32] };
         let manage = [
             Record::Create { replica, layer, parent: 0, blocks: 99 },
             Record::Resize { replica, layer, blocks: 9 },
             Record::Delete { replica, layer },
+            Record::Label { replica, layer, label },
         ];
         let stamp = Record::Stamp { place, generation };
         let sets: [(&str, &[Record<'_>], &[u8]); 5] = [

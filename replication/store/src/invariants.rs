@@ -1,4 +1,4 @@
-//! The invariants of [`crate::state`] and [`crate::chunk`], as one function.
+//! The invariants of [`crate::state`], [`crate::chunk`] and [`crate::generations`], as one function.
 
 use std::sync::atomic::Ordering;
 
@@ -29,6 +29,7 @@ impl Shared {
         let meta = self.meta.lock();
         self.check_free_list(&meta)?;
         self.check_chunks(&meta)?;
+        self.check_generations(&meta)?;
         for (chunk, busy) in &meta.busy {
             ensure(busy.writing & busy.clearing == 0, || {
                 format!("chunk {chunk}: written and cleared")

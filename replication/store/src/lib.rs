@@ -31,10 +31,12 @@ mod error;
 
 mod format;
 mod fuzz;
+mod generations;
 mod ids;
 mod inspect;
 mod invariants;
 mod journal;
+mod label;
 mod load;
 mod map;
 mod mutant;
@@ -53,6 +55,7 @@ pub use format::{BLOCK_BYTES, MAX_REPLICA_BLOCKS};
 pub use fuzz::fuzz_journal;
 pub use ids::{Generation, LayerId, ReplicaId};
 pub use inspect::{Contents, DiskInfo, inspect};
+pub use label::Label;
 #[cfg(feature = "mutants")]
 pub use mutant::{Mutant, plant};
 pub use open::{Phase, Progress};

@@ -12,9 +12,10 @@ use crate::apply::{When, layer_or_unknown, replace_layer};
 use crate::chunk::{ChunkSlot, Kind};
 use crate::error::{Damage, OpenError};
 use crate::format::{
-    BLOCK, CatalogPage, ENTRIES_PER_CATALOG_PAGE, ENTRIES_PER_TABLE_PAGE, LayerEntry,
+    BLOCK, CatalogPage, ENTRIES_PER_CATALOG_PAGE, ENTRIES_PER_TABLE_PAGE, LabelEntry, LayerEntry,
     MAX_LAYER_CHUNKS, ReplicaEntry, Root, TablePage, block_crc,
 };
+use crate::generations::Generations;
 use crate::ids::{Generation, LayerId, ReplicaId};
 use crate::journal::record::{Place, Record};
 use crate::journal::scan::{End, Replayed, Scan};
@@ -22,7 +23,7 @@ use crate::journal::staging::Staging;
 use crate::map::NONE;
 use crate::mutant::{Mutant, planted};
 use crate::open::{Head, OnProgress, Phase, Progress};
-use crate::state::{Generations, LIVE, Meta, Shared};
+use crate::state::{LIVE, Meta, Shared};
 use crate::waiters::Waiters;
 
 const READ_BYTES: usize = 1 << 20;
@@ -203,10 +204,13 @@ impl<D: Disk> Loader<'_, D> {
         let geometry = self.shared.geometry;
         let offset = geometry.catalog_offset.get(root.copy as usize).copied().unwrap_or_default();
         let (copy, revision) = (root.copy, root.checkpoint);
-        let split = u64::from(geometry.layer_pages);
-        let pages = split + u64::from(geometry.replica_pages);
+        let replica_pages = u64::from(geometry.replica_pages);
+        let first_replica = u64::from(geometry.layer_pages);
+        let first_label = first_replica + replica_pages;
+        let pages = first_label + replica_pages;
         let mut layers = Vec::new();
         let mut replicas = Vec::new();
+        let mut labels = Vec::new();
         self.read_blocks(Phase::Table, offset, pages, |_, number, bytes| {
             let page_number = u32::try_from(number).unwrap_or(u32::MAX);
             let page = CatalogPage::ref_from_bytes(bytes).ok();
@@ -214,17 +218,21 @@ impl<D: Disk> Loader<'_, D> {
                 .filter(|page| page.is_whole(geometry.seed, page_number, revision))
                 .ok_or(Damage::Catalog { copy, page: page_number })?;
             for entry in page.entries.iter().take(ENTRIES_PER_CATALOG_PAGE as usize) {
-                if number < split {
+                if number < first_replica {
                     layers.extend(LayerEntry::read_from_bytes(entry).ok());
-                } else {
+                } else if number < first_label {
                     replicas.extend(ReplicaEntry::read_from_bytes(entry).ok());
+                } else {
+                    labels.extend(LabelEntry::read_from_bytes(entry).ok());
                 }
             }
             Ok(())
         })
         .await?;
         layers.retain(|entry: &LayerEntry| entry.id.get() != 0);
-        replicas.retain(|entry: &ReplicaEntry| entry.id != [0; 16]);
+        let mut replicas: Vec<(ReplicaEntry, LabelEntry)> =
+            replicas.into_iter().zip(labels).collect();
+        replicas.retain(|(entry, _)| entry.id != [0; 16]);
         Ok(self.take_catalog(root, &layers, &replicas)?)
     }
 
@@ -232,14 +240,14 @@ impl<D: Disk> Loader<'_, D> {
         &self,
         root: &Root,
         layers: &[LayerEntry],
-        replicas: &[ReplicaEntry],
+        replicas: &[(ReplicaEntry, LabelEntry)],
     ) -> Result<(), Damage> {
         let mut meta = self.shared.meta.lock();
         for entry in layers {
             let layer = entry.id.get();
             let bad = |what| Damage::Layer { layer, what };
-            let mut owners = replicas.iter().filter(|replica| replica.layer.get() == layer);
-            let owner = owners.next().ok_or(bad("belongs to no replica"))?;
+            let mut owners = replicas.iter().filter(|(replica, _)| replica.layer.get() == layer);
+            let (owner, label) = owners.next().ok_or(bad("belongs to no replica"))?;
             if owners.next().is_some() || entry.references.get() != 1 {
                 return Err(bad("has a wrong reference count"));
             }
@@ -256,7 +264,8 @@ impl<D: Disk> Loader<'_, D> {
             if meta.replicas.contains_key(&id) {
                 return Err(bad("belongs to a replica that has another one"));
             }
-            replace_layer(&mut meta, id, LayerId(layer), 0, blocks);
+            let made = replace_layer(&mut meta, id, LayerId(layer), 0, blocks);
+            *made.label.lock() = (*label).into();
         }
         if replicas.len() != layers.len() {
             return Err(Damage::Layer { layer: 0, what: "a replica has no layer" });
@@ -399,6 +408,7 @@ impl Shared {
     fn finish(&self) -> Result<(), Damage> {
         let mut meta = self.meta.lock();
         let per_chunk = u64::from(self.geometry.chunk_blocks());
+        let mut last_stamp = (NONE, 0);
         for (chunk, slot) in (0..self.geometry.chunks).zip(&self.chunks).rev() {
             if slot.kind() == Kind::Free {
                 self.push_free(&mut meta, chunk);
@@ -416,6 +426,11 @@ impl Shared {
                 return Err(bad("holds the same part of a layer as another chunk"));
             }
             layer.allocated.fetch_add(1, Ordering::Relaxed);
+            let stamp = slot.generation();
+            if last_stamp != (slot.slot(), stamp) {
+                last_stamp = (slot.slot(), stamp);
+                layer.generation.raise(meta.generations.get(stamp), stamp);
+            }
         }
         let gone: Vec<_> =
             meta.layers.iter().flatten().filter(|l| l.state() != LIVE).cloned().collect();

@@ -28,6 +28,14 @@ pub enum Mutant {
     TearOverwrites,
     /// The torn tail stays in the ring.
     KeepTornTail,
+    /// An overwrite goes to the disk beside the stamp of its generation, not after it.
+    StampBesideOverwrite,
+    /// A clear leaves the chunk's stamp as it was.
+    ClearWithoutStamp,
+    /// A label is acknowledged before its record is durable.
+    AcknowledgeLabelEarly,
+    /// A checkpoint does not write labels.
+    CheckpointWithoutLabels,
 }
 
 #[cfg(feature = "mutants")]

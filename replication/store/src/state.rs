@@ -2,7 +2,7 @@
 //! else under one lock that is never held over an await.
 //!
 //! Invariants (checked by [`Shared::check_invariants`]):
-//! - those of [`crate::chunk`] and of [`crate::journal::staging`];
+//! - those of [`crate::chunk`], of [`crate::generations`] and of [`crate::journal::staging`];
 //! - a `Busy` entry exists exactly for chunks with a first write or a clear under way; its masks of
 //!   first writes and of clears have no common bit;
 //! - states change when the record is durable, in the journal's order, in [`crate::apply`] and
@@ -21,9 +21,11 @@ use tokio::sync::Notify;
 use crate::chunk::{ChunkSlot, Kind};
 use crate::error::StoreError;
 use crate::format::{ENTRIES_PER_TABLE_PAGE, Geometry, Root};
-use crate::ids::{Generation, LayerId, ReplicaId};
+use crate::generations::{Current, Generations};
+use crate::ids::{LayerId, ReplicaId};
 use crate::journal::record::{Place, Record};
 use crate::journal::staging::Staging;
+use crate::label::Label;
 use crate::map::{LayerMap, NONE};
 use crate::stats::{Counters, StopReason};
 use crate::waiters::{Key, Waiters};
@@ -48,8 +50,10 @@ pub(crate) struct Layer {
     pub durable_blocks: AtomicU64,
     /// Mapped chunks.
     pub allocated: AtomicU32,
-    /// Number of the generation that writes belong to.
-    pub generation: AtomicU32,
+    /// The generation that writes belong to.
+    pub generation: Current,
+    /// The replica's label, as it is durable.
+    pub label: Mutex<Label>,
     pub state: AtomicU8,
 }
 
@@ -71,7 +75,8 @@ impl Layer {
             blocks: blocks.into(),
             durable_blocks: blocks.into(),
             allocated: 0.into(),
-            generation: 0.into(),
+            generation: Current::default(),
+            label: Mutex::default(),
             state: state.into(),
         }
     }
@@ -101,30 +106,6 @@ pub(crate) struct Busy {
 impl Busy {
     pub(crate) fn is_idle(&self) -> bool {
         self.writing | self.clearing == 0 && self.exclusive == 0 && self.stamp.is_none()
-    }
-}
-
-/// Generations by number, so that a chunk needs four bytes for its own.
-pub(crate) struct Generations {
-    all: Vec<Generation>,
-    numbers: HashMap<Generation, u32>,
-}
-
-impl Generations {
-    pub(crate) fn new() -> Self {
-        let first = Generation::default();
-        Self { all: vec![first], numbers: HashMap::from([(first, 0)]) }
-    }
-
-    pub(crate) fn number(&mut self, generation: Generation) -> u32 {
-        *self.numbers.entry(generation).or_insert_with(|| {
-            self.all.push(generation);
-            u32::try_from(self.all.len() - 1).unwrap_or(u32::MAX)
-        })
-    }
-
-    pub(crate) fn get(&self, number: u32) -> Generation {
-        self.all.get(number as usize).copied().unwrap_or_default()
     }
 }
 

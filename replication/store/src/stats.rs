@@ -112,6 +112,8 @@ pub struct StoreStats {
     pub stamps: u64,
     /// Pieces trimmed or zeroed.
     pub clears: u64,
+    /// Generations that are kept in memory, because chunks may have their stamps.
+    pub generations: u64,
     /// Writes that failed since open.
     pub failed_writes: u64,
     /// Whether the disk serves no more, for whatever reason.
@@ -158,6 +160,7 @@ impl Shared {
             overwrites: get(&c.overwrites),
             stamps: get(&c.stamps),
             clears: get(&c.clears),
+            generations: meta.generations.len() as u64,
             failed_writes: u64::from(meta.failed_writes),
             stopped: self.is_stopped(),
             stop_reason: self.stop_reason(),

@@ -39,7 +39,7 @@ pub struct Setup {
 impl Setup {
     /// 11 chunks of 16 KiB, fewer than what the replicas could hold.
     pub fn new(seed: u64) -> Self {
-        let size = (128 << 10) + (64 << 10) + 4 * 4096 + 2 * 4096 + 12 * u64::from(CHUNK);
+        let size = (128 << 10) + (64 << 10) + 6 * 4096 + 2 * 4096 + 12 * u64::from(CHUNK);
         Self {
             disk: DiskConfig { size, atomic: 4096, volatile_cache: true, slow: (0, 0) },
             seed,

@@ -1,4 +1,5 @@
-//! The catalog: which layers and which replicas exist. Layer pages come first, then replica pages.
+//! The catalog: which layers and which replicas exist. Layer pages come first, then replica pages,
+//! then as many pages of labels: label n is that of replica n.
 
 use std::mem::offset_of;
 
@@ -6,6 +7,8 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::{BLOCK, page_crc};
+use crate::ids::Generation;
+use crate::label::Label;
 
 const MAGIC: [u8; 4] = *b"ACAT";
 /// Entries in one page.
@@ -60,7 +63,54 @@ pub(crate) struct ReplicaEntry {
     pub reserved: [u8; 32],
 }
 
-/// 4096 bytes: 63 entries of 64 bytes, of either kind.
+/// The label of one replica, in the catalog and in the journal.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    Unaligned,
+)]
+#[repr(C)]
+pub(crate) struct LabelEntry {
+    pub promised: U64,
+    pub promised_to: U64,
+    pub committed_epoch: U64,
+    pub committed_number: U64,
+    pub state: [u8; 32],
+}
+
+impl From<Label> for LabelEntry {
+    fn from(label: Label) -> Self {
+        Self {
+            promised: label.promised.into(),
+            promised_to: label.promised_to.into(),
+            committed_epoch: label.committed.epoch.into(),
+            committed_number: label.committed.number.into(),
+            state: label.state,
+        }
+    }
+}
+
+impl From<LabelEntry> for Label {
+    fn from(entry: LabelEntry) -> Self {
+        let (epoch, number) = (entry.committed_epoch.get(), entry.committed_number.get());
+        Self {
+            promised: entry.promised.get(),
+            promised_to: entry.promised_to.get(),
+            committed: Generation { epoch, number },
+            state: entry.state,
+        }
+    }
+}
+
+/// 4096 bytes: 63 entries of 64 bytes, of one kind.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(crate) struct CatalogPage {
@@ -79,6 +129,9 @@ const _: () = {
     assert!(offset_of!(LayerEntry, references) == 24);
     assert!(size_of::<ReplicaEntry>() == 64);
     assert!(offset_of!(ReplicaEntry, layer) == 16);
+    assert!(size_of::<LabelEntry>() == 64);
+    assert!(offset_of!(LabelEntry, committed_epoch) == 16);
+    assert!(offset_of!(LabelEntry, state) == 32);
     assert!(size_of::<CatalogPage>() == BLOCK);
     assert!(offset_of!(CatalogPage, entries) == 64);
 };

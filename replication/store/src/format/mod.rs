@@ -29,14 +29,19 @@
 //!
 //! The chunk table is indexed by physical chunk. An entry names the owner (layer, index), the
 //! generation of the last write and two bits per block. Entries at or above `chunks` would be
-//! mappings with no space behind them (all-zero chunks of a layer that has a parent); version 1
+//! mappings with no space behind them (all-zero chunks of a layer that has a parent); version 2
 //! writes none.
+//!
+//! Versions: 1 had no labels. 2 has them, as a third part of the catalog and as a record of the
+//! journal.
 
 mod catalog;
 mod superblock;
 mod table;
 
-pub(crate) use catalog::{CatalogPage, ENTRIES_PER_CATALOG_PAGE, LayerEntry, ReplicaEntry};
+pub(crate) use catalog::{
+    CatalogPage, ENTRIES_PER_CATALOG_PAGE, LabelEntry, LayerEntry, ReplicaEntry,
+};
 pub(crate) use superblock::{
     Geometry, MAGIC, Root, Superblock, VERSION, valid_chunk_bytes, valid_journal_bytes,
 };

@@ -15,7 +15,7 @@ use crate::error::Damage;
 /// First bytes of an afs disk.
 pub(crate) const MAGIC: [u8; 8] = *b"AFS-DISK";
 /// The format version that this program writes and reads.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 /// The superblock's own checksum cannot use the disk's seed, which it holds.
 const SUPERBLOCK_SEED: u64 = 0x6166_735f_7375_7062;
 
@@ -116,7 +116,8 @@ impl Geometry {
         let table_pages = most.div_ceil(ENTRIES_PER_TABLE_PAGE).max(1);
         let catalog_pages = most.div_ceil(ENTRIES_PER_CATALOG_PAGE).clamp(1, 64);
         let catalog = JOURNAL_OFFSET + journal_bytes;
-        let catalog_bytes = u64::from(catalog_pages) * 2 * block;
+        // Layers, replicas, labels.
+        let catalog_bytes = u64::from(catalog_pages) * 3 * block;
         let table = catalog + 2 * catalog_bytes;
         let table_bytes = u64::from(table_pages) * block;
         let data_offset = (table + 2 * table_bytes).next_multiple_of(chunk);

@@ -35,7 +35,11 @@
 //! data only where it wrote them; the rest reads as zeroes, whatever is there.
 //!
 //! *Stamp.* The generation's record is durable before the first overwrite of that generation is
-//! issued.
+//! issued. First writes and clears carry the generation in the record that makes them count. So a
+//! chunk whose contents are of a generation is never found with an earlier stamp; only freeing the
+//! chunk takes a stamp back.
+//!
+//! *Label.* Only a record; the label in memory, and with it in checkpoints, is the durable one.
 //!
 //! *Recovery.* Cut during recovery: it only invalidates blocks of the torn tail and appends. Doing
 //! it again gives the same state.

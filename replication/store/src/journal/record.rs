@@ -9,7 +9,9 @@ use std::mem::offset_of;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::format::LabelEntry;
 use crate::ids::{Generation, LayerId, ReplicaId};
+use crate::label::Label;
 
 const WRITE: u8 = 1;
 const CLEAR: u8 = 2;
@@ -18,6 +20,7 @@ const OVERWRITE: u8 = 4;
 const CREATE: u8 = 16;
 const RESIZE: u8 = 17;
 const DELETE: u8 = 18;
+const LABEL: u8 = 19;
 
 /// Flag of CLEAR: the blocks become zero, not absent.
 const TO_ZERO: u8 = 1;
@@ -61,6 +64,17 @@ struct ReplicaRecord {
     blocks: U64,
 }
 
+/// LABEL.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct LabelRecord {
+    head: Head,
+    reserved: U32,
+    replica: [u8; 16],
+    layer: U64,
+    label: LabelEntry,
+}
+
 const CHUNK_RECORD: usize = size_of::<ChunkRecord>();
 const _: () = {
     assert!(size_of::<Head>() == 4);
@@ -68,6 +82,8 @@ const _: () = {
     assert!(offset_of!(ChunkRecord, mask) == 40);
     assert!(size_of::<ReplicaRecord>() == 48);
     assert!(offset_of!(ReplicaRecord, blocks) == 40);
+    assert!(size_of::<LabelRecord>() == 96);
+    assert!(offset_of!(LabelRecord, label) == 32);
 };
 
 /// Most bytes that a record takes.
@@ -103,6 +119,8 @@ pub(crate) enum Record<'a> {
     Resize { replica: ReplicaId, layer: LayerId, blocks: u64 },
     /// The replica is gone, and all chunks of its layer are free.
     Delete { replica: ReplicaId, layer: LayerId },
+    /// The replica has a new label.
+    Label { replica: ReplicaId, layer: LayerId, label: Label },
 }
 
 impl<'a> Record<'a> {
@@ -128,6 +146,7 @@ impl<'a> Record<'a> {
                 replica(out, RESIZE, id, layer, 0, blocks)
             }
             Record::Delete { replica: id, layer } => replica(out, DELETE, id, layer, 0, 0),
+            Record::Label { replica, layer, label: value } => label(out, replica, layer, value),
         }
     }
 
@@ -142,6 +161,7 @@ impl<'a> Record<'a> {
         let record = match head.kind {
             WRITE | CLEAR | STAMP | OVERWRITE => parse_chunk(own)?,
             CREATE | RESIZE | DELETE if length == size_of::<ReplicaRecord>() => parse_replica(own)?,
+            LABEL => parse_label(own)?,
             _ => return None,
         };
         Some((record, rest))
@@ -206,6 +226,21 @@ fn replica(
     length
 }
 
+#[allow(clippy::cast_possible_truncation, reason = "the record is 96 bytes")]
+fn label(out: &mut [u8], replica: ReplicaId, layer: LayerId, label: Label) -> usize {
+    let length = size_of::<LabelRecord>();
+    let Some(out) = out.get_mut(..length) else { return 0 };
+    let record = LabelRecord {
+        head: Head { kind: LABEL, flags: 0, length: (length as u16).into() },
+        reserved: 0.into(),
+        replica: replica.0,
+        layer: layer.0.into(),
+        label: label.into(),
+    };
+    out.copy_from_slice(record.as_bytes());
+    length
+}
+
 fn parse_chunk(bytes: &[u8]) -> Option<Record<'_>> {
     let (record, rest) = ChunkRecord::ref_from_prefix(bytes).ok()?;
     let place = Place {
@@ -256,6 +291,15 @@ fn parse_replica(bytes: &[u8]) -> Option<Record<'_>> {
     }
 }
 
+fn parse_label(bytes: &[u8]) -> Option<Record<'_>> {
+    let record = LabelRecord::ref_from_bytes(bytes).ok()?;
+    let (replica, layer) = (ReplicaId(record.replica), LayerId(record.layer.get()));
+    if layer.0 == 0 || replica.0 == [0; 16] {
+        return None;
+    }
+    Some(Record::Label { replica, layer, label: record.label.into() })
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -267,6 +311,7 @@ mod tests {
         let generation = Generation { epoch: 3, number: 4 };
         let checksums: Vec<U32> = (0..64_u32).map(U32::new).collect();
         let replica = ReplicaId([7; 16]);
+        let label = Label { promised: 1, promised_to: 2, committed: generation, state: [3; 32] };
         let records = [
             Record::Write { place, generation, mask: 0b101, checksums: &checksums[..2] },
             Record::Write { place, generation, mask: u64::MAX, checksums: &checksums },
@@ -277,6 +322,7 @@ mod tests {
             Record::Create { replica, layer: LayerId(1), parent: 0, blocks: 12 },
             Record::Resize { replica, layer: LayerId(1), blocks: 13 },
             Record::Delete { replica, layer: LayerId(1) },
+            Record::Label { replica, layer: LayerId(1), label },
         ];
         let mut bytes = vec![0; 4032];
         let mut used = 0;

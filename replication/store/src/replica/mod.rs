@@ -2,6 +2,7 @@
 //! writes and clears meet at the journal.
 
 mod clear;
+mod label;
 mod pin;
 mod read;
 mod write;
@@ -75,11 +76,18 @@ impl<D: Disk> Replica<D> {
             * u64::from(self.shared.geometry.chunk_bytes)
     }
 
-    /// Sets the generation of all writes that begin from now on. The first overwrite of a chunk in
-    /// a new generation costs one journal record. Until the first call it is epoch 0, number 0.
+    /// Sets the generation of all writes that begin from now on, unless a later one is set; those
+    /// under way stay in theirs. The first overwrite of a chunk in a new generation costs one
+    /// journal record. After an open it is the latest that any chunk of the replica has.
+    ///
+    /// Costs two loads if nothing changes, so it may be called with every write.
     pub fn set_generation(&self, generation: Generation) {
-        let number = self.shared.meta.lock().generations.number(generation);
-        self.layer.generation.store(number, Ordering::Release);
+        if self.layer.generation.reaches(generation) {
+            return;
+        }
+        let mut meta = self.shared.meta.lock();
+        let number = meta.generations.number(generation);
+        self.layer.generation.raise(generation, number);
     }
 
     /// Checks a range against the replica's size and state; returns the blocks.

@@ -114,8 +114,16 @@ impl<D: afs_env::Disk> Replica<D> {
 
     /// The generation's stamp and the barrier that an overwrite needs are durable.
     pub(super) fn may_overwrite(&self, slot: &ChunkSlot) -> bool {
-        slot.generation() == self.layer.generation.load(Ordering::Acquire)
-            && (slot.covered(self.shared.barrier.load(Ordering::Acquire))
-                || planted(Mutant::SkipBarrier))
+        self.is_stamped(slot) && self.is_covered(slot)
+    }
+
+    /// The chunk has the stamp of the generation that writes belong to.
+    pub(super) fn is_stamped(&self, slot: &ChunkSlot) -> bool {
+        slot.generation() == self.layer.generation.index()
+    }
+
+    /// A barrier past the chunk's first writes is durable.
+    pub(super) fn is_covered(&self, slot: &ChunkSlot) -> bool {
+        slot.covered(self.shared.barrier.load(Ordering::Acquire)) || planted(Mutant::SkipBarrier)
     }
 }

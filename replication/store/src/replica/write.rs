@@ -191,7 +191,10 @@ impl<D: Disk> Replica<D> {
             return self.begin_run(meta, pin, piece, data, checksums, bytes);
         }
         if data != 0 && !self.may_overwrite(slot) {
-            return Ok(Begin::Prepare(pin));
+            if !(planted(Mutant::StampBesideOverwrite) && self.is_covered(slot)) {
+                return Ok(Begin::Prepare(pin));
+            }
+            self.stamp(meta, &pin)?;
         }
         if data == mask {
             return Ok(Begin::Overwrite(pin));
@@ -258,7 +261,7 @@ impl<D: Disk> Replica<D> {
     }
 
     pub(super) fn current_generation(&self, meta: &Meta) -> crate::ids::Generation {
-        meta.generations.get(self.layer.generation.load(Ordering::Acquire))
+        meta.generations.get(self.layer.generation.index())
     }
 
     /// Data and record are on their way together; done when both are durable.
@@ -361,9 +364,8 @@ impl<D: Disk> Replica<D> {
     /// Makes durable what an overwrite of the chunk needs: the generation's stamp, and a barrier
     /// past its first writes.
     async fn prepare_overwrite(&self, pin: &WritePin<'_>) -> Result<(), StoreError> {
-        let wanted = self.layer.generation.load(Ordering::Acquire);
-        if pin.slot().generation() != wanted {
-            let sequence = self.shared.wait(|meta| self.stamp(meta, pin, wanted)).await?;
+        if !self.is_stamped(pin.slot()) {
+            let sequence = self.shared.wait(|meta| self.stamp(meta, pin)).await?;
             self.shared.wait_durable(sequence).await?;
         }
         let fresh = pin.slot().fresh();
@@ -387,7 +389,8 @@ impl<D: Disk> Replica<D> {
     }
 
     /// Stages a stamp, or finds the one that is under way.
-    fn stamp(&self, meta: &mut Meta, pin: &WritePin<'_>, wanted: u32) -> Result<u64, Key> {
+    fn stamp(&self, meta: &mut Meta, pin: &WritePin<'_>) -> Result<u64, Key> {
+        let wanted = self.layer.generation.index();
         let under_way = meta.busy.get(&pin.chunk).and_then(|busy| busy.stamp);
         if let Some((sequence, _)) = under_way.filter(|(_, generation)| *generation == wanted) {
             return Ok(sequence);
