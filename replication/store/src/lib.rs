@@ -59,6 +59,6 @@ pub use label::Label;
 #[cfg(feature = "mutants")]
 pub use mutant::{Mutant, plant};
 pub use open::{Phase, Progress};
-pub use replica::Replica;
+pub use replica::{Replica, Sum};
 pub use stats::{ReplicaInfo, StopReason, StoreStats};
 pub use store::{OpenDisks, OpenOptions, Store, StoreShared};

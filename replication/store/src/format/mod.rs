@@ -75,6 +75,11 @@ pub(crate) fn block_crc(data: &[u8]) -> u32 {
     low32(crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, data))
 }
 
+/// CRC64-NVME of a data block.
+pub(crate) fn block_crc64(data: &[u8]) -> u64 {
+    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, data)
+}
+
 #[allow(clippy::cast_possible_truncation, reason = "a 32-bit checksum comes in the low half")]
 fn low32(value: u64) -> u32 {
     value as u32

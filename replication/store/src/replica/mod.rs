@@ -2,10 +2,13 @@
 //! writes and clears meet at the journal.
 
 mod clear;
+mod contents;
 mod label;
 mod pin;
 mod read;
 mod write;
+
+pub use contents::Sum;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -58,10 +58,21 @@ impl<D: Disk> Replica<D> {
     async fn read_piece(
         &self,
         piece: Piece,
+        buffer: BufferMut,
+    ) -> (BufferMut, Result<(), StoreError>) {
+        let pin = ReadPin::take(&self.shared, &self.layer, piece.index);
+        self.read_pinned(pin, piece, buffer).await
+    }
+
+    /// Reads a piece of a chunk that was pinned, if there is one.
+    pub(super) async fn read_pinned(
+        &self,
+        pin: Option<ReadPin<'_>>,
+        piece: Piece,
         mut buffer: BufferMut,
     ) -> (BufferMut, Result<(), StoreError>) {
         let mask = piece.mask();
-        let Some(pin) = ReadPin::take(&self.shared, &self.layer, piece.index) else {
+        let Some(pin) = pin else {
             buffer.fill(0);
             return (buffer, Ok(()));
         };
