@@ -31,9 +31,10 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (place(), any::<bool>()).prop_map(|((replica, lba, blocks), deallocate)| {
             Step::Zero { replica, lba, blocks, deallocate }
         }),
-        1 => (1..=2_u64, 0..4_u64).prop_map(|(replica, number)| {
-            Step::Generation { replica, number }
+        1 => (1..=2_u64, 0..4_u64).prop_map(|(replica, step)| {
+            Step::Generation { replica, step }
         }),
+        1 => (1..=2_u64).prop_map(|replica| Step::Label { replica }),
         1 => (1..=2_u64, 1..=BLOCKS).prop_map(|(replica, blocks)| {
             Step::Resize { replica, blocks }
         }),
@@ -90,7 +91,7 @@ fn run(operations: &[Operation], setup: &Setup) -> Result<(), String> {
             }
             Operation::Crash(loss) => {
                 let image = world.disk.cut(loss, &random);
-                let expected = world.expected.borrow().clone();
+                let expected = world.expected_after_cut();
                 world.sim.kill();
                 let (recovered, found) = recover(setup, &image, expected)?;
                 *recovered.expected.borrow_mut() = found;

@@ -8,7 +8,7 @@ mod common;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use afs_store::{Mutant, plant};
-use common::{Depth, Setup, explore};
+use common::{Depth, Setup, crowded_step, explore};
 
 const DEPTH: Depth = Depth { second: 10, recovery: 10 };
 
@@ -44,15 +44,29 @@ caught! {
     replaying_without_checksums_is_caught: IgnoreChecksums;
     forgetting_what_replay_refused_is_caught: ForgetRefused;
     overwriting_without_a_barrier_is_caught: SkipBarrier;
-    clearing_under_an_overwrite_is_caught: ClearDuringOverwrite;
     writing_the_checkpoint_over_the_current_copy_is_caught: CheckpointInPlace;
     taking_a_whole_chunk_for_data_is_caught: WholeChunkIsData;
-    keeping_the_torn_tail_is_caught: KeepTornTail;
+    sending_an_overwrite_beside_its_stamp_is_caught: StampBesideOverwrite;
+    clearing_without_a_stamp_is_caught: ClearWithoutStamp;
+    acknowledging_a_label_early_is_caught: AcknowledgeLabelEarly;
+    leaving_labels_out_of_a_checkpoint_is_caught: CheckpointWithoutLabels;
 }
 
 #[test]
 fn overwriting_in_place_on_a_disk_that_tears_is_caught() {
     assert_caught(Mutant::TearOverwrites, |setup| setup.disk.atomic = 512);
+}
+
+/// Needs several groups under way, some of them lost.
+#[test]
+fn keeping_the_torn_tail_is_caught() {
+    assert_caught(Mutant::KeepTornTail, |setup| setup.clients = 8);
+}
+
+/// Needs three operations on one block in a rare order.
+#[test]
+fn clearing_under_an_overwrite_is_caught() {
+    assert_caught(Mutant::ClearDuringOverwrite, |setup| setup.draw = crowded_step);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! The power is cut after every single disk operation of small workloads, in several ways, and what
 //! is found must be what may be found: every acknowledged write, and of the others each block old
 //! or new.
+//! The same for labels; and no chunk shows an earlier generation than what it holds
+//! (`common/marks.rs`).
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, missing_docs)]
 
 #[allow(dead_code, reason = "shared with other tests")]

@@ -1,6 +1,8 @@
 //! A store on a simulated disk, workloads for it, and the comparison of what a power cut left with
 //! what may be left.
 
+pub mod marks;
+
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -8,9 +10,11 @@ use afs_env::{BufferPool, Disk, Random};
 use afs_sim::model::{History, Tag, fill, tag_of};
 use afs_sim::{DiskConfig, Loss, Sim, SimDisk, SimRandom, Snapshot};
 use afs_store::{
-    FormatOptions, Generation, OpenError, OpenOptions, Replica, ReplicaId, Store, StoreError, check,
+    FormatOptions, OpenError, OpenOptions, Replica, ReplicaId, Store, StoreError, check,
 };
 use uuid::Uuid;
+
+use marks::LABEL;
 
 /// Blocks of each replica: 4 chunks of 4 blocks.
 pub const BLOCKS: u64 = 16;
@@ -34,6 +38,8 @@ pub struct Setup {
     pub seed: u64,
     pub clients: usize,
     pub operations: usize,
+    /// What the clients do.
+    pub draw: fn(&SimRandom) -> Step,
 }
 
 impl Setup {
@@ -45,6 +51,7 @@ impl Setup {
             seed,
             clients: 3,
             operations: 12,
+            draw: random_step,
         }
     }
 }
@@ -55,7 +62,8 @@ pub enum Step {
     Write { replica: u64, lba: u64, blocks: u64 },
     Trim { replica: u64, lba: u64, blocks: u64 },
     Zero { replica: u64, lba: u64, blocks: u64, deallocate: bool },
-    Generation { replica: u64, number: u64 },
+    Generation { replica: u64, step: u64 },
+    Label { replica: u64 },
     Resize { replica: u64, blocks: u64 },
     Recreate { replica: u64 },
     Checkpoint,
@@ -68,13 +76,24 @@ pub fn random_step(random: &SimRandom) -> Step {
     let most = (BLOCKS - lba).min(6);
     let blocks = 1 + random.below(most as usize) as u64;
     match random.below(100) {
-        0..55 => Step::Write { replica, lba, blocks },
-        55..75 => Step::Trim { replica, lba, blocks: (blocks * 2).min(BLOCKS - lba) },
-        75..85 => Step::Zero { replica, lba, blocks, deallocate: random.chance(30) },
-        85..90 => Step::Generation { replica, number: random.below(3) as u64 },
+        0..53 => Step::Write { replica, lba, blocks },
+        53..71 => Step::Trim { replica, lba, blocks: (blocks * 2).min(BLOCKS - lba) },
+        71..80 => Step::Zero { replica, lba, blocks, deallocate: random.chance(30) },
+        80..86 => Step::Generation { replica, step: random.below(4) as u64 },
+        86..90 => Step::Label { replica },
         90..93 => Step::Resize { replica, blocks: 8 + random.below(9) as u64 },
         93..95 => Step::Recreate { replica: 3 },
         _ => Step::Checkpoint,
+    }
+}
+
+/// Writes and trims of three blocks of one chunk, which a fourth one keeps.
+pub fn crowded_step(random: &SimRandom) -> Step {
+    let (replica, lba) = (1, 1 + random.below(3) as u64);
+    match random.below(8) {
+        0..5 => Step::Write { replica, lba, blocks: 1 },
+        5..7 => Step::Trim { replica, lba, blocks: 1 },
+        _ => Step::Write { replica, lba: 0, blocks: 1 },
     }
 }
 
@@ -88,6 +107,12 @@ pub struct Expected {
     pub sizes: Sizes,
     pub next_tag: Tag,
     pub next_replica: u64,
+    /// For each replica, the generation that was set since the disk was opened.
+    pub generations: std::collections::BTreeMap<u64, u64>,
+    /// The highest that was ever set.
+    pub generation_max: u64,
+    /// The labels that were durable when the power was cut.
+    pub durable_labels: std::collections::BTreeMap<u64, Tag>,
 }
 
 /// A running world.
@@ -148,7 +173,7 @@ impl World {
         }
     }
 
-    fn replica(&self, replica: u64) -> Option<Replica<SimDisk>> {
+    pub fn replica(&self, replica: u64) -> Option<Replica<SimDisk>> {
         self.store.replica(id(replica))
     }
 
@@ -159,12 +184,11 @@ impl World {
             Step::Zero { replica, lba, blocks, deallocate } => {
                 self.clear(replica, lba, blocks, Some(deallocate)).await
             }
-            Step::Generation { replica, number } => {
-                if let Some(replica) = self.replica(replica) {
-                    replica.set_generation(Generation { epoch: 1, number });
-                }
+            Step::Generation { replica, step } => {
+                self.set_generation(replica, step);
                 Ok(())
             }
+            Step::Label { replica } => self.set_label(replica).await,
             Step::Resize { replica, blocks } => self.resize(replica, blocks).await,
             Step::Recreate { replica } => self.recreate(replica).await,
             Step::Checkpoint => {
@@ -179,13 +203,14 @@ impl World {
         let mut buffer = self.disk.pool().try_alloc(blocks as usize * 4096).unwrap();
         let operations: Vec<_> = {
             let mut expected = self.expected.borrow_mut();
+            let generation = expected.generation(number);
             (lba..)
                 .zip(buffer.chunks_mut(4096))
                 .map(|(lba, block)| {
                     expected.next_tag += 1;
                     let tag = expected.next_tag;
                     fill(tag, block);
-                    expected.history.begin(number, lba, tag)
+                    expected.history.begin(number, lba, tag, generation)
                 })
                 .collect()
         };
@@ -207,7 +232,10 @@ impl World {
         let Some(replica) = self.replica(number) else { return Ok(()) };
         let operations: Vec<_> = {
             let mut expected = self.expected.borrow_mut();
-            (lba..lba + blocks).map(|lba| expected.history.begin(number, lba, 0)).collect()
+            let generation = expected.generation(number);
+            (lba..lba + blocks)
+                .map(|lba| expected.history.begin(number, lba, 0, generation))
+                .collect()
         };
         let result = match zero {
             None => replica.deallocate(lba, blocks).await,
@@ -232,7 +260,8 @@ impl World {
                 return Ok(());
             }
             sizes.push(blocks);
-            (blocks..BLOCKS).map(|lba| expected.history.begin(number, lba, 0)).collect()
+            let generation = expected.generation(number);
+            (blocks..BLOCKS).map(|lba| expected.history.begin(number, lba, 0, generation)).collect()
         };
         let result = self.store.resize_replica(id(number), blocks).await;
         let mut expected = self.expected.borrow_mut();
@@ -254,6 +283,7 @@ impl World {
         };
         self.create_now(fresh, BLOCKS).await;
         let _ = self.write(fresh, 2, 6).await;
+        let _ = self.set_label(fresh).await;
         if let Some(sizes) = self.expected.borrow_mut().sizes.0.get_mut(&fresh) {
             sizes.push(0);
         }
@@ -268,7 +298,7 @@ impl World {
         let draw = SimRandom::new(setup.seed ^ salt);
         let mut clients = Vec::new();
         for _ in 0..setup.clients {
-            let steps: Vec<_> = (0..setup.operations).map(|_| random_step(&draw)).collect();
+            let steps: Vec<_> = (0..setup.operations).map(|_| (setup.draw)(&draw)).collect();
             let world = self.clone();
             clients.push(async move {
                 for step in steps {
@@ -326,19 +356,28 @@ impl World {
             }
             sizes.0.insert(*number, vec![size]);
         }
-        let mut start = Vec::new();
+        let mut held = std::collections::BTreeMap::<u64, Vec<(u64, Tag)>>::new();
         for (key, tag) in found {
             let allowed = expected.history.allowed(key.0, key.1);
             match tag {
-                Some(tag) if allowed.contains(&tag) => start.push((key, tag)),
+                Some(tag) if allowed.contains(&tag) => {
+                    held.entry(key.0).or_default().push((key.1, tag));
+                }
                 other => {
                     return Err(format!("block {key:?} holds {other:?}, not one of {allowed:?}"));
                 }
             }
         }
+        let mut start = Vec::new();
+        for (number, found) in held {
+            let since = self.compare_stamps(&expected, number, &found)?;
+            start.extend(found.iter().zip(since).map(|((lba, tag), g)| ((number, *lba), *tag, g)));
+            start.push(((number, LABEL), self.compare_label(&expected, number)?, 0));
+        }
         self.store.check_invariants()?;
         let history = History::starting_with(start);
-        Ok(Expected { history, sizes, ..expected })
+        let (generations, durable_labels) = Default::default();
+        Ok(Expected { history, sizes, generations, durable_labels, ..expected })
     }
 }
 
@@ -398,7 +437,7 @@ pub fn explore(setup: &Setup, depth: Depth) -> Result<Tried, String> {
             }
             for loss in Loss::ALL {
                 let image = world.disk.cut(loss, &draw);
-                let expected = world.expected.borrow().clone();
+                let expected = world.expected_after_cut();
                 let outcome = try_cut(&setup, &image, expected, depth, &draw, &tried);
                 if let Err(what) = outcome {
                     let operations = world.disk.operations();
@@ -493,7 +532,7 @@ fn second_life(
             }
             let loss = Loss::ALL[draw.below(Loss::ALL.len())];
             let image = world.disk.cut(loss, &draw);
-            let expected = world.expected.borrow().clone();
+            let expected = world.expected_after_cut();
             tried.borrow_mut().seconds += 1;
             match recover(&setup, &image, expected) {
                 Ok((recovered, _)) => recovered.sim.kill(),
