@@ -5,6 +5,7 @@
 
 mod clock;
 mod disk;
+mod link;
 mod memory_disk;
 mod random;
 mod ring_disk;
@@ -12,5 +13,6 @@ mod ring_disk;
 pub use afs_reactor::{Buffer, BufferMut, BufferPool, DiskError, MAX_BUFFER_BYTES, RingDisk};
 pub use clock::{Clock, SystemClock};
 pub use disk::{BLOCK_BYTES, Disk};
+pub use link::{Answer, HEADER_BYTES, Link, LinkError};
 pub use memory_disk::MemDisk;
 pub use random::{OsRandom, Random};
