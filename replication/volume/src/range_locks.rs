@@ -117,7 +117,7 @@ impl RangeLocks {
     }
 
     /// Whether no write overlaps now: the usual case of a read, with nothing to clean up.
-    fn clear(&self, range: &Range<u64>) -> bool {
+    pub(crate) fn clear(&self, range: &Range<u64>) -> bool {
         let mut stripes = stripes_of(range);
         while let Some(index) = next(&mut stripes) {
             let Some(stripe) = self.stripes.get(index) else { continue };

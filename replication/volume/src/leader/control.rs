@@ -1,0 +1,252 @@
+//! The leader's life: claim, seal, serve, react, leave.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use afs_decisions::VolumeConfig;
+use futures_util::StreamExt;
+use futures_util::future::{Either, join_all, join5, select};
+use futures_util::stream::FuturesUnordered;
+use uuid::Uuid;
+
+use super::call::CallError;
+use super::seal::Sealed;
+use super::view::{Member, Mode, Phase, View};
+use super::{Host, Leader};
+use crate::control::{Control, ControlError};
+use crate::message::{Body, Outcome};
+use crate::params::nanos;
+
+/// Pauses after the conductor did not answer.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+impl<H: Host> Leader<H> {
+    /// Leads the volume until another node does, or until [`LeaderState::leave`](super::LeaderState::leave). Once begun, it must
+    /// be polled to its end, unless the whole process ends.
+    pub async fn run(&self) {
+        join5(
+            self.lead(),
+            self.heartbeat_loop(),
+            self.equalise_loop(),
+            self.resync_loop(),
+            self.commit_loop(),
+        )
+        .await;
+    }
+
+    async fn lead(&self) {
+        let mut next = self.claim().await;
+        while let Some(config) = next {
+            next = self.one_epoch(&config).await;
+        }
+        let config = self.view().config.clone();
+        self.shared().show(Phase::Over, &config);
+    }
+
+    /// From a configuration to the next one; `None` when somebody else leads.
+    async fn one_epoch(&self, config: &VolumeConfig) -> Option<VolumeConfig> {
+        let view = self.shared().show(Phase::Sealing, config);
+        match self.seal(&view).await {
+            Sealed::All => {
+                self.shared().show(Phase::Serving, config);
+            }
+            Sealed::LookAgain => {}
+            Sealed::Missing(shard, replica) => {
+                return self.drop_or_renew(&view, shard, replica).await;
+            }
+        }
+        loop {
+            if self.shared().leaving.load(Ordering::Acquire) {
+                self.hand_over().await;
+                return None;
+            }
+            match self.react(&view).await {
+                Reaction::Next(config) => return config.map(|config| *config),
+                Reaction::Nothing if self.view().phase == Phase::Serving => {}
+                Reaction::Nothing => return Some(config.clone()),
+            }
+            self.shared().trouble.notified().await;
+        }
+    }
+
+    /// Looks at what may call for another epoch.
+    async fn react(&self, view: &Arc<View>) -> Reaction {
+        let shared = self.shared();
+        let offered = shared.offer.lock().take();
+        if offered.is_some_and(|offered| offered.epoch > view.epoch()) {
+            self.stop_serving(view);
+            return Reaction::Next(self.claim().await.map(Box::new));
+        }
+        if shared.outdated.swap(false, Ordering::AcqRel) {
+            self.stop_serving(view);
+            let next = match self.claim().await {
+                // Something that we do not know of may still be decided on this epoch: leave it behind.
+                Some(config) if config.epoch == view.epoch() => self.renew(view).await,
+                other => other,
+            };
+            return Reaction::Next(next.map(Box::new));
+        }
+        let members = view.shards.iter().enumerate();
+        let mut all = members.flat_map(|(shard, members)| members.iter().map(move |m| (shard, m)));
+        let failed = all.find(|(_, member)| member.has_failed() && member.mode() >= Mode::Required);
+        let Some((shard, member)) = failed else { return Reaction::Nothing };
+        self.stop_serving(view);
+        let next = if member.mode() == Mode::InSync {
+            self.drop_or_renew(view, shard, member.replica).await
+        } else {
+            let next = self.renew(view).await;
+            // Whether it was admitted is known now; in an epoch in which it is not, nobody waits for it.
+            member.set_mode(Mode::Away);
+            next
+        };
+        Reaction::Next(next.map(Box::new))
+    }
+
+    fn stop_serving(&self, view: &View) {
+        self.shared().show(Phase::Sealing, &view.config);
+    }
+
+    /// The newest configuration, if this node leads in it.
+    async fn claim(&self) -> Option<VolumeConfig> {
+        let shared = self.shared();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.host().control().claim(shared.volume, shared.process).await {
+                Ok(config) => return Some(config),
+                Err(ControlError::Denied(config)) if config.leader != Some(shared.node) => {
+                    return None;
+                }
+                Err(_) => {}
+            }
+            if shared.leaving.load(Ordering::Acquire) {
+                return None;
+            }
+            self.pause(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// A new epoch with the same replicas.
+    async fn renew(&self, view: &View) -> Option<VolumeConfig> {
+        match self.host().control().renew(self.asker(view)).await {
+            Ok(config) => Some(config),
+            // Whoever was denied finds the newest by claiming; so does one that heard nothing.
+            Err(_) => self.claim().await,
+        }
+    }
+
+    /// A replica is to leave the in-sync set. If it may not, everybody is sealed anew, it included.
+    async fn drop_or_renew(
+        &self,
+        view: &View,
+        shard: usize,
+        replica: Uuid,
+    ) -> Option<VolumeConfig> {
+        match self.host().control().accuse(self.asker(view), shard, replica).await {
+            Ok(config) => {
+                tracing::warn!(volume = %self.shared().volume, %replica, epoch = config.epoch,
+                    "a replica was dropped from the in-sync set");
+                Some(config)
+            }
+            Err(ControlError::Denied(config)) if config.epoch > view.epoch() => self.claim().await,
+            Err(ControlError::Denied(_)) => self.renew(view).await,
+            Err(ControlError::Unknown) => self.claim().await,
+        }
+    }
+
+    /// Finishes what was begun and gives the leases back.
+    async fn hand_over(&self) {
+        let view = self.view();
+        self.shared().show(Phase::Over, &view.config);
+        for member in view.shards.iter().flatten() {
+            member.lease_until.store(0, Ordering::Release);
+        }
+        self.shared().tracker.barrier().await;
+        let mut calls = Vec::new();
+        for shard in 0..view.shards.len() {
+            let ports = self.ports(&view, shard);
+            for (index, member) in view.in_sync(shard) {
+                let (ports, member, view) = (ports.clone(), member.clone(), view.clone());
+                calls.push(async move {
+                    let Some(port) = ports.get(index) else { return };
+                    // One that does not hear of it waits for the end of the lease.
+                    let _ = self.call(port, &member, view.epoch(), Body::Release, None, 0).await;
+                    member.lease_until.store(0, Ordering::Release);
+                });
+            }
+        }
+        join_all(calls).await;
+    }
+
+    /// Keeps leases alive, and finds replicas that went silent while nobody wrote.
+    async fn heartbeat_loop(&self) {
+        let mut beats = FuturesUnordered::new();
+        let mut flying = HashSet::new();
+        loop {
+            let view = self.view();
+            if view.phase == Phase::Over {
+                return;
+            }
+            for (shard, members) in view.shards.iter().enumerate() {
+                for (index, member) in members.iter().enumerate() {
+                    let wanted = view.phase == Phase::Serving && member.mode() != Mode::Away;
+                    if wanted && flying.insert(member.replica) {
+                        let (view, member) = (view.clone(), member.clone());
+                        beats.push(async move {
+                            self.beat(&view, shard, index, &member).await;
+                            member.replica
+                        });
+                    }
+                }
+            }
+            let mut pause = std::pin::pin!(self.pause(self.shared().params.heartbeat));
+            loop {
+                if beats.is_empty() {
+                    pause.as_mut().await;
+                    break;
+                }
+                match select(pause.as_mut(), beats.next()).await {
+                    Either::Left(_) => break,
+                    Either::Right((replica, _)) => {
+                        replica.map(|replica| flying.remove(&replica));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn beat(&self, view: &View, shard: usize, index: usize, member: &Member) {
+        let ports = self.ports(view, shard);
+        let Some(port) = ports.get(index) else { return };
+        let body = Body::Heartbeat(self.progress(None));
+        let Err(error) = self.call(port, member, view.epoch(), body, None, 0).await else { return };
+        let now = self.view();
+        if now.phase != Phase::Serving || now.epoch() != view.epoch() {
+            return;
+        }
+        let silent = self.now().saturating_sub(member.heard.load(Ordering::Acquire));
+        let gone = match error {
+            CallError::Refused(Outcome::NotSealed, _) => true,
+            CallError::Refused(..) => false,
+            CallError::Unreachable | CallError::Lost => silent > nanos(self.shared().params.answer),
+        };
+        match member.mode() {
+            Mode::InSync | Mode::Required if gone => self.suspect(member),
+            Mode::Live if gone => {
+                member.failed.store(true, Ordering::Release);
+                member.set_mode(Mode::Away);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What came of looking.
+enum Reaction {
+    Nothing,
+    /// The next configuration, or none: somebody else leads.
+    Next(Option<Box<VolumeConfig>>),
+}

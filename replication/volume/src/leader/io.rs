@@ -1,0 +1,434 @@
+//! Reads and writes of hosts.
+
+use std::cell::Cell;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use afs_env::{Buffer, BufferMut};
+
+use super::call::{CallError, Change, Ended, To, blocks_of};
+use super::tracker::Sequence;
+use super::view::{Phase, Port, View};
+use super::{Failed, Host, Leader, Shared, VolumeError};
+use crate::message::{Body, Outcome};
+use crate::mutant::{Mutant, planted};
+use crate::params::nanos;
+
+const BLOCK: u64 = afs_env::BLOCK_BYTES as u64;
+/// Pause before what a replica refused for the moment is tried again.
+const AGAIN: Duration = Duration::from_millis(10);
+/// Reads that met a write so often hold the range like a write.
+const FREE_READS: usize = 3;
+
+impl From<Outcome> for VolumeError {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Full => VolumeError::Full,
+            Outcome::OutOfRange => VolumeError::OutOfRange,
+            Outcome::Media => VolumeError::Media,
+            _ => VolumeError::Unavailable,
+        }
+    }
+}
+
+/// The part of an I/O that lies in one shard.
+#[derive(Clone)]
+pub(super) struct Piece {
+    pub(super) shard: usize,
+    /// Within the shard.
+    pub(super) range: Range<u64>,
+    /// Within the volume.
+    pub(super) volume_range: Range<u64>,
+}
+
+/// A write that has a number. Dropped before it was done, its range may differ among the replicas.
+pub(super) struct Open<'a> {
+    shared: &'a Shared,
+    sequence: Sequence,
+    shard: usize,
+    range: Range<u64>,
+    /// Something of it may have been sent.
+    sent: Cell<bool>,
+}
+
+impl<'a> Open<'a> {
+    /// A copy within a shard, which begins at once.
+    pub(super) fn copy(shared: &'a Shared, shard: usize, range: Range<u64>) -> Open<'a> {
+        let sequence = shared.tracker.begin_copy();
+        Open { shared, sequence, shard, range, sent: Cell::new(true) }
+    }
+
+    pub(super) fn sequence(&self) -> Sequence {
+        self.sequence
+    }
+
+    /// It is on all replicas.
+    pub(super) fn done(self) {
+        self.sent.set(false);
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        if self.sent.get() && !planted(Mutant::ForgetFailed) {
+            self.shared.failed(self.sequence, self.shard, self.range.clone());
+        } else {
+            self.shared.tracker.end(self.sequence);
+        }
+    }
+}
+
+impl Shared {
+    /// A write did not reach all replicas. Its number stays open until the range was made equal.
+    pub(super) fn failed(&self, sequence: Sequence, shard: usize, range: Range<u64>) {
+        if let Some(pending) = self.pending().get(shard) {
+            pending.add(range.clone());
+        }
+        self.failed.lock().push(Failed { sequence, shard, range });
+        self.work.notify_one();
+    }
+
+    /// Numbers of failed writes whose range is equal now are closed.
+    pub(super) fn close_equalised(&self) {
+        let pending = self.pending();
+        self.failed.lock().retain(|failed| {
+            let open = pending
+                .get(failed.shard)
+                .is_some_and(|pending| pending.first_in(&failed.range).is_some());
+            if !open {
+                self.tracker.end(failed.sequence);
+            }
+            open
+        });
+    }
+}
+
+impl<H: Host> Leader<H> {
+    /// Writes whole blocks from block `lba` on; on stable media of every in-sync replica when it returns. Once begun, it must be
+    /// polled to its end.
+    ///
+    /// # Errors
+    /// After an error each block holds its old or its new data, on all replicas the same.
+    pub async fn write(&self, lba: u64, data: Buffer) -> Result<(), VolumeError> {
+        let bytes = data.len() as u64;
+        if bytes == 0 || !bytes.is_multiple_of(BLOCK) {
+            return Err(VolumeError::OutOfRange);
+        }
+        self.change_all(lba, bytes / BLOCK, |from, to| {
+            let at = |block: u64| usize::try_from(block * BLOCK).unwrap_or(usize::MAX);
+            Change::Write(data.slice(at(from)..at(to).min(data.len())))
+        })
+        .await
+    }
+
+    /// Makes blocks read as zeroes; with `deallocate`, also gives their space back. Durable like [`write`](Leader::write).
+    ///
+    /// # Errors
+    /// As for a write.
+    pub async fn write_zeroes(
+        &self,
+        lba: u64,
+        blocks: u64,
+        deallocate: bool,
+    ) -> Result<(), VolumeError> {
+        self.change_all(lba, blocks, |_, _| Change::Clear { deallocate }).await
+    }
+
+    /// Fills the whole buffer from block `lba` on. On an error its contents are unspecified.
+    ///
+    /// # Errors
+    /// See [`VolumeError`].
+    pub async fn read(&self, lba: u64, buffer: BufferMut) -> (BufferMut, Result<(), VolumeError>) {
+        let until = self.now().saturating_add(nanos(self.shared().params.patience));
+        let blocks = buffer.len() as u64 / BLOCK;
+        let first = match self.piece(lba, blocks, until).await {
+            Ok(first) => first,
+            Err(error) => return (buffer, Err(error)),
+        };
+        let count = first.range.end - first.range.start;
+        if count == blocks {
+            return self.read_piece(&first, buffer, until).await;
+        }
+        // Over the edge of a shard: rare.
+        let (mut whole, mut rest) = (buffer, None::<BufferMut>);
+        let mut at = lba;
+        let end = lba + blocks;
+        while at < end {
+            let piece = match self.piece(at, end - at, until).await {
+                Ok(piece) => piece,
+                Err(error) => return (whole, Err(error)),
+            };
+            let count = piece.range.end - piece.range.start;
+            let bytes = usize::try_from(count * BLOCK).unwrap_or(usize::MAX);
+            let Some(mut part) = self.host().pool().try_alloc(bytes) else {
+                return (whole, Err(VolumeError::Unavailable));
+            };
+            let (read, result) = self.read_piece(&piece, part, until).await;
+            part = read;
+            if let Err(error) = result {
+                return (whole, Err(error));
+            }
+            let from = usize::try_from((at - lba) * BLOCK).unwrap_or(usize::MAX);
+            if let Some(place) = whole.get_mut(from..from.saturating_add(bytes)) {
+                place.copy_from_slice(&part);
+            }
+            rest = Some(part);
+            at += count;
+        }
+        drop(rest);
+        (whole, Ok(()))
+    }
+
+    /// The first part of an I/O, once the volume was claimed.
+    async fn piece(&self, lba: u64, blocks: u64, until: u64) -> Result<Piece, VolumeError> {
+        let view = self.serving(until).await?;
+        let end = lba.checked_add(blocks).ok_or(VolumeError::OutOfRange)?;
+        if blocks == 0 || end > view.config.blocks {
+            return Err(VolumeError::OutOfRange);
+        }
+        let size = view.config.shard_blocks.max(1);
+        let shard = usize::try_from(lba / size).map_err(|_| VolumeError::OutOfRange)?;
+        let first = lba % size;
+        let count = blocks.min(size - first);
+        Ok(Piece { shard, range: first..first + count, volume_range: lba..lba + count })
+    }
+
+    /// The view, once it serves; waits until `until`.
+    pub(super) async fn serving(&self, until: u64) -> Result<Arc<View>, VolumeError> {
+        loop {
+            let view = self.view();
+            match view.phase {
+                Phase::Serving => return Ok(view),
+                Phase::Over => return Err(VolumeError::NotLeader),
+                Phase::Claiming | Phase::Sealing => {}
+            }
+            self.wait_for_view(view.number, until).await?;
+        }
+    }
+
+    /// Waits for another view than `number`.
+    async fn wait_for_view(&self, number: u64, until: u64) -> Result<(), VolumeError> {
+        let left = until.saturating_sub(self.now());
+        if left == 0 {
+            return Err(VolumeError::Unavailable);
+        }
+        self.view_changed(number, Duration::from_nanos(left)).await;
+        Ok(())
+    }
+
+    async fn change_all(
+        &self,
+        lba: u64,
+        blocks: u64,
+        change: impl Fn(u64, u64) -> Change,
+    ) -> Result<(), VolumeError> {
+        let until = self.now().saturating_add(nanos(self.shared().params.patience));
+        let mut at = lba;
+        let end = lba.checked_add(blocks).ok_or(VolumeError::OutOfRange)?;
+        while at < end {
+            let piece = self.piece(at, end - at, until).await?;
+            let next = piece.volume_range.end;
+            self.change_piece(&piece, &change(at - lba, next - lba), until).await?;
+            at = next;
+        }
+        Ok(())
+    }
+
+    async fn change_piece(
+        &self,
+        piece: &Piece,
+        change: &Change,
+        until: u64,
+    ) -> Result<(), VolumeError> {
+        let shared = self.shared();
+        let range = if planted(Mutant::WriteOverlap) { 0..0 } else { piece.volume_range.clone() };
+        let _held = shared.locks.write(range).await;
+        let open = Open {
+            shared,
+            sequence: shared.tracker.begin().await,
+            shard: piece.shard,
+            range: piece.range.clone(),
+            sent: Cell::new(false),
+        };
+        shared.count_write();
+        loop {
+            let view = self.serving(until).await?;
+            if !view.enough(piece.shard) {
+                self.wait_for_view(view.number, until).await?;
+                continue;
+            }
+            open.sent.set(true);
+            let sequence = open.sequence;
+            if !self.equal(&view, piece, sequence).await {
+                self.not_yet(&view, until).await?;
+                continue;
+            }
+            match self.replicate(&view, piece.shard, &piece.range, change, sequence, To::All).await
+            {
+                Ended::Done => {
+                    open.done();
+                    return Ok(());
+                }
+                Ended::Failed(outcome) => return Err(outcome.into()),
+                Ended::Retry => self.not_yet(&view, until).await?,
+                Ended::NewEpoch => self.wait_for_view(view.number, until).await?,
+            }
+        }
+    }
+
+    /// A short pause, or until the view changes.
+    async fn not_yet(&self, view: &View, until: u64) -> Result<(), VolumeError> {
+        let soon = self.now().saturating_add(nanos(AGAIN)).min(until);
+        self.wait_for_view(view.number, soon)
+            .await
+            .or_else(|error| if self.now() >= until { Err(error) } else { Ok(()) })
+    }
+
+    /// Makes equal what is pending in a piece whose range is held. False if it could not be done now.
+    async fn equal(&self, view: &View, piece: &Piece, sequence: Sequence) -> bool {
+        let pending = self.shared().pending();
+        let Some(pending) = pending.get(piece.shard) else { return true };
+        while let Some(part) = pending.first_in(&piece.range) {
+            if !self.equalise(view, piece.shard, &part, sequence).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn read_piece(
+        &self,
+        piece: &Piece,
+        mut buffer: BufferMut,
+        until: u64,
+    ) -> (BufferMut, Result<(), VolumeError>) {
+        for attempt in 0.. {
+            let view = match self.serving(until).await {
+                Ok(view) => view,
+                Err(error) => return (buffer, Err(error)),
+            };
+            let result;
+            (buffer, result) = self.try_read(&view, piece, buffer, attempt >= FREE_READS).await;
+            let again = match result {
+                Ok(()) => return (buffer, Ok(())),
+                Err(Attempt::Failed(error)) => return (buffer, Err(error)),
+                Err(Attempt::Overlapped) if attempt < FREE_READS => Ok(()),
+                Err(_) => self.not_yet(&view, until).await,
+            };
+            if let Err(error) = again {
+                return (buffer, Err(error));
+            }
+        }
+        (buffer, Err(VolumeError::Unavailable))
+    }
+
+    /// One attempt to read a piece.
+    async fn try_read(
+        &self,
+        view: &View,
+        piece: &Piece,
+        buffer: BufferMut,
+        hold: bool,
+    ) -> (BufferMut, Result<(), Attempt>) {
+        let shared = self.shared();
+        let range = piece.volume_range.clone();
+        let pending = shared.pending();
+        let Some(pending) = pending.get(piece.shard) else {
+            return (buffer, Err(Attempt::Again));
+        };
+        let unequal = || pending.first_in(&piece.range).is_some();
+        let held = if hold || unequal() {
+            let held = shared.locks.write(range.clone()).await;
+            if unequal() {
+                let open = Open::copy(shared, piece.shard, piece.range.clone());
+                if !self.equal(view, piece, open.sequence()).await {
+                    return (buffer, Err(Attempt::Again));
+                }
+                open.done();
+            }
+            Some(held)
+        } else {
+            shared.locks.settled(range.clone()).await;
+            None
+        };
+        let leased = !planted(Mutant::LeaseBeforeRead) || self.leased(view, piece.shard);
+        let (buffer, read) = self.read_replica(view, piece, buffer).await;
+        if let Err(attempt) = read {
+            return (buffer, Err(attempt));
+        }
+        let overlapped = held.is_none() && (!shared.locks.clear(&range) || unequal());
+        if overlapped && !planted(Mutant::ReadOverlap) {
+            return (buffer, Err(Attempt::Overlapped));
+        }
+        let leased =
+            if planted(Mutant::LeaseBeforeRead) { leased } else { self.leased(view, piece.shard) };
+        if !leased && !planted(Mutant::ReadWithoutLease) {
+            return (buffer, Err(Attempt::Again));
+        }
+        (buffer, Ok(()))
+    }
+
+    /// Whether the leases of all in-sync replicas of a shard hold now.
+    fn leased(&self, view: &View, shard: usize) -> bool {
+        let now = self.now();
+        let mut some = false;
+        let all = view.in_sync(shard).all(|(_, member)| {
+            some = true;
+            member.lease_until.load(Ordering::Acquire) > now
+        });
+        some && all
+    }
+
+    /// Reads from an in-sync replica, the local one if there is one.
+    async fn read_replica(
+        &self,
+        view: &View,
+        piece: &Piece,
+        mut buffer: BufferMut,
+    ) -> (BufferMut, Result<(), Attempt>) {
+        let ports = self.ports(view, piece.shard);
+        let Some(at) = blocks_of(&piece.range) else {
+            return (buffer, Err(Attempt::Failed(VolumeError::OutOfRange)));
+        };
+        let mut failure = Attempt::Again;
+        for (index, member) in view.in_sync(piece.shard) {
+            let Some(Port::Local(Some(server))) = ports.get(index) else { continue };
+            let result;
+            (buffer, result) = server.read_into(at, buffer).await;
+            match result {
+                Ok(()) => return (buffer, Ok(())),
+                Err(Outcome::OutOfRange) => {
+                    return (buffer, Err(Attempt::Failed(VolumeError::OutOfRange)));
+                }
+                Err(Outcome::Media) => failure = Attempt::Failed(VolumeError::Media),
+                Err(_) => self.suspect(member),
+            }
+        }
+        for (index, member) in view.in_sync(piece.shard) {
+            let Some(port @ Port::Remote(_)) = ports.get(index) else { continue };
+            let body = Body::Read(at);
+            match self.call(port, member, view.epoch(), body, None, buffer.len()).await {
+                Ok(Some(data)) if data.len() == buffer.len() => {
+                    buffer.copy_from_slice(&data);
+                    return (buffer, Ok(()));
+                }
+                Err(CallError::Refused(Outcome::Media, _)) => {
+                    failure = Attempt::Failed(VolumeError::Media);
+                }
+                Ok(_) | Err(_) => failure = Attempt::Again,
+            }
+        }
+        (buffer, Err(failure))
+    }
+}
+
+/// Why a read did not succeed at once.
+enum Attempt {
+    /// A write came while it read.
+    Overlapped,
+    /// Not now.
+    Again,
+    Failed(VolumeError),
+}
