@@ -26,7 +26,7 @@ mod range_locks;
 mod replica;
 
 pub use control::{Asker, Control, ControlError};
-pub use leader::{Host, Leader, LeaderState, MemberView, Phase, VolumeError, VolumeView};
+pub use leader::{Gone, Host, Leader, LeaderState, MemberView, Phase, VolumeError, VolumeView};
 pub use message::{Outcome, VERSION};
 #[cfg(feature = "mutants")]
 pub use mutant::{Mutant, plant};

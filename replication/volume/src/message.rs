@@ -364,15 +364,13 @@ impl SealReport {
         self.entries.as_slice().write_to_suffix(bytes).ok()
     }
 
-    /// Reads it; `None` if it is not one.
+    /// Reads it; `None` if it is not one. More bytes may follow.
     pub fn decode(bytes: &[u8]) -> Option<SealReport> {
         let (head, rest) = SealHead::read_from_prefix(bytes).ok()?;
         let entries = usize::try_from(head.entries.get()).ok()?;
         let chunk_blocks = head.chunk_blocks.get();
-        let sound = head.version.get() == u32::from(VERSION)
-            && (1..=64).contains(&chunk_blocks)
-            && rest.len() == entries.checked_mul(size_of::<Entry>())?;
-        if !sound {
+        let rest = rest.get(..entries.checked_mul(size_of::<Entry>())?)?;
+        if head.version.get() != u32::from(VERSION) || !(1..=64).contains(&chunk_blocks) {
             return None;
         }
         Some(SealReport {
@@ -450,6 +448,7 @@ mod tests {
         let mut bytes = vec![0; seal_report_bytes(1)];
         report.encode(&mut bytes).unwrap();
         assert_eq!(SealReport::decode(&bytes).unwrap(), report);
+        assert_eq!(SealReport::decode(&[&bytes[..], &[0; 9]].concat()).unwrap(), report);
         assert_eq!(SealReport::decode(&bytes[..bytes.len() - 1]), None);
         assert_eq!(SealReport::decode(&[]), None);
     }

@@ -19,6 +19,11 @@ use crate::params::nanos;
 const BLOCK: u64 = afs_env::BLOCK_BYTES as u64;
 /// Pause before what a replica refused for the moment is tried again.
 const AGAIN: Duration = Duration::from_millis(10);
+/// Tells whether the connection that an I/O came by was lost.
+pub type Gone<'a> = &'a dyn Fn() -> bool;
+
+/// Blocks of one clear that is sent to the replicas: each must be done within the time for an answer.
+const CLEAR_BLOCKS_MAX: u64 = 16_384;
 /// Reads that met a write so often hold the range like a write.
 const FREE_READS: usize = 3;
 
@@ -107,20 +112,20 @@ impl Shared {
 
 impl<H: Host> Leader<H> {
     /// Writes whole blocks from block `lba` on; on stable media of every in-sync replica when it returns. Once begun, it must be
-    /// polled to its end.
+    /// polled to its end. While `gone` says so, nothing is sent any more (CONFORMANCE M-45).
     ///
     /// # Errors
     /// After an error each block holds its old or its new data, on all replicas the same.
-    pub async fn write(&self, lba: u64, data: Buffer) -> Result<(), VolumeError> {
+    pub async fn write(&self, lba: u64, data: Buffer, gone: Gone<'_>) -> Result<(), VolumeError> {
         let bytes = data.len() as u64;
         if bytes == 0 || !bytes.is_multiple_of(BLOCK) {
             return Err(VolumeError::OutOfRange);
         }
-        self.change_all(lba, bytes / BLOCK, |from, to| {
+        let part = |from, to| {
             let at = |block: u64| usize::try_from(block * BLOCK).unwrap_or(usize::MAX);
             Change::Write(data.slice(at(from)..at(to).min(data.len())))
-        })
-        .await
+        };
+        self.change_all(lba, bytes / BLOCK, gone, part).await
     }
 
     /// Makes blocks read as zeroes; with `deallocate`, also gives their space back. Durable like [`write`](Leader::write).
@@ -132,8 +137,9 @@ impl<H: Host> Leader<H> {
         lba: u64,
         blocks: u64,
         deallocate: bool,
+        gone: Gone<'_>,
     ) -> Result<(), VolumeError> {
-        self.change_all(lba, blocks, |_, _| Change::Clear { deallocate }).await
+        self.change_all(lba, blocks, gone, |_, _| Change::Clear { deallocate }).await
     }
 
     /// Fills the whole buffer from block `lba` on. On an error its contents are unspecified.
@@ -222,15 +228,17 @@ impl<H: Host> Leader<H> {
         &self,
         lba: u64,
         blocks: u64,
+        gone: Gone<'_>,
         change: impl Fn(u64, u64) -> Change,
     ) -> Result<(), VolumeError> {
         let until = self.now().saturating_add(nanos(self.shared().params.patience));
         let mut at = lba;
         let end = lba.checked_add(blocks).ok_or(VolumeError::OutOfRange)?;
         while at < end {
-            let piece = self.piece(at, end - at, until).await?;
+            let piece = self.piece(at, (end - at).min(CLEAR_BLOCKS_MAX), until).await?;
             let next = piece.volume_range.end;
-            self.change_piece(&piece, &change(at - lba, next - lba), until).await?;
+            let part = change(at - lba, next - lba);
+            self.change_piece(&piece, &part, until, gone).await?;
             at = next;
         }
         Ok(())
@@ -241,6 +249,7 @@ impl<H: Host> Leader<H> {
         piece: &Piece,
         change: &Change,
         until: u64,
+        gone: Gone<'_>,
     ) -> Result<(), VolumeError> {
         let shared = self.shared();
         let range = if planted(Mutant::WriteOverlap) { 0..0 } else { piece.volume_range.clone() };
@@ -255,6 +264,9 @@ impl<H: Host> Leader<H> {
         shared.count_write();
         loop {
             let view = self.serving(until).await?;
+            if gone() {
+                return Err(VolumeError::Unavailable);
+            }
             if !view.enough(piece.shard) {
                 self.wait_for_view(view.number, until).await?;
                 continue;

@@ -43,6 +43,7 @@ use crate::control::Control;
 use crate::params::Params;
 use crate::range_locks::RangeLocks;
 use crate::replica::ReplicaServer;
+pub use io::Gone;
 use pending::Pending;
 use tracker::{Sequence, Tracker};
 pub use view::{MemberView, Phase, VolumeView};
@@ -178,6 +179,11 @@ impl LeaderState {
     pub fn leave(&self) {
         self.0.leaving.store(true, Ordering::Release);
         self.0.trouble.notify_one();
+    }
+
+    /// Whether `other` is the same leader.
+    pub fn same_as(&self, other: &LeaderState) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Size in blocks; 0 before the volume was claimed.
