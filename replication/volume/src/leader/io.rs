@@ -10,7 +10,7 @@ use afs_env::{Buffer, BufferMut};
 
 use super::call::{CallError, Change, Ended, To, blocks_of};
 use super::tracker::Sequence;
-use super::view::{Phase, Port, View};
+use super::view::{Mode, Phase, Port, View};
 use super::{Failed, Host, Leader, Shared, VolumeError};
 use crate::message::{Body, Outcome};
 use crate::mutant::{Mutant, planted};
@@ -382,11 +382,14 @@ impl<H: Host> Leader<H> {
         (buffer, Ok(()))
     }
 
-    /// Whether the leases of all in-sync replicas of a shard hold now.
+    /// Whether the leases of all replicas of a shard that are in sync, or may have been admitted, hold now. With one in-sync
+    /// replica of two, another leader may otherwise serve with the one that we do not count yet.
     fn leased(&self, view: &View, shard: usize) -> bool {
         let now = self.now();
         let mut some = false;
-        let all = view.in_sync(shard).all(|(_, member)| {
+        let members = view.shards.get(shard).map_or(&[][..], Vec::as_slice);
+        let mut counted = members.iter().filter(|member| member.mode() >= Mode::Required);
+        let all = counted.all(|member| {
             some = true;
             member.lease_until.load(Ordering::Acquire) > now
         });
