@@ -226,8 +226,8 @@ pub struct MemberView {
     pub in_sync: bool,
     /// It gets live writes.
     pub live: bool,
-    /// Chunks that a resync has still to compare.
-    pub chunks_left: u64,
+    /// Bytes that a resync has still to compare.
+    pub bytes_left: u64,
     /// Bytes that resyncs copied to it.
     pub bytes_copied: u64,
     /// Bytes that they compared.
@@ -250,12 +250,14 @@ pub struct VolumeView {
 impl Shared {
     pub(super) fn describe(&self) -> VolumeView {
         let view = self.view.lock().clone();
+        let blocks = u64::from(self.chunk_blocks.load(Ordering::Acquire));
+        let chunk = blocks * u64::from(afs_env::BLOCK_BYTES);
         let member = |member: &Arc<Member>| MemberView {
             replica: member.replica,
             node: member.node,
             in_sync: member.mode() == Mode::InSync,
             live: member.mode() != Mode::Away,
-            chunks_left: member.chunks_left.load(Ordering::Relaxed),
+            bytes_left: member.chunks_left.load(Ordering::Relaxed) * chunk,
             bytes_copied: member.bytes_copied.load(Ordering::Relaxed),
             bytes_compared: member.bytes_compared.load(Ordering::Relaxed),
         };

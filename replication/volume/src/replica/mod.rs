@@ -12,6 +12,7 @@ mod list;
 mod state;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use afs_decisions::NodeId;
 use afs_env::{Answer, Buffer, BufferMut, BufferPool, Clock, Disk, HEADER_BYTES};
@@ -52,6 +53,14 @@ impl ReplicaState {
     pub fn lease_left(&self, now: u64) -> Option<u64> {
         let state = self.0.lock();
         (state.lease_until > now).then(|| (state.lease_until - now) / 1_000_000)
+    }
+
+    /// The node of the leader that has its promise, and how long ago it was heard, on this node's clock `now`; `None` before the
+    /// first message of this process's life.
+    pub fn leader_heard(&self, now: u64) -> Option<(NodeId, Duration)> {
+        let state = self.0.lock();
+        let heard = state.heard_at.filter(|_| state.sealed)?;
+        Some((state::leader_node(&state.label), Duration::from_nanos(now.saturating_sub(heard))))
     }
 
     /// Writes that are not known to be on all in-sync replicas.

@@ -34,6 +34,8 @@ pub(super) struct State {
     pub(super) sealed: bool,
     /// Until when `process` may believe in its lease, in nanoseconds of this node's clock.
     pub(super) lease_until: u64,
+    /// When the leader was last heard.
+    pub(super) heard_at: Option<u64>,
     pub(super) continuous: bool,
     pub(super) list: UncommittedList,
     /// What is durable.
@@ -72,13 +74,14 @@ pub(super) fn promise_label(label: &Label, epoch: u64, process: u64, node: u32) 
     label
 }
 
-fn leader_node(label: &Label) -> u32 {
-    label.state.first_chunk::<4>().map_or(0, |bytes| u32::from_le_bytes(*bytes))
+/// The node of the leader that a label's promise was given to.
+pub(super) fn leader_node(label: &Label) -> NodeId {
+    NodeId(label.state.first_chunk::<4>().map_or(0, |bytes| u32::from_le_bytes(*bytes)))
 }
 
 impl Shared {
     pub(super) fn new(label: Label, fresh: bool, node: NodeId, now: u64, params: Params) -> Shared {
-        let died_with_us = label.promised == 0 || leader_node(&label) == node.0;
+        let died_with_us = label.promised == 0 || leader_node(&label) == node;
         let lease_until = if died_with_us { 0 } else { now.saturating_add(nanos(params.lease)) };
         let state = State {
             promised: label.promised,
@@ -86,6 +89,7 @@ impl Shared {
             reign: 0,
             sealed: false,
             lease_until,
+            heard_at: None,
             continuous: fresh && label.promised == 0,
             list: UncommittedList::new(2 * params.window),
             label,
@@ -193,6 +197,7 @@ impl State {
 
     pub(super) fn grant(&mut self, now: u64, params: &Params) {
         self.lease_until = self.lease_until.max(now.saturating_add(nanos(params.lease)));
+        self.heard_at = Some(now);
     }
 
     /// The leader gives its lease back, and with it this epoch.
