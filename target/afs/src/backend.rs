@@ -9,8 +9,12 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use afs_reactor::RingDisk;
 use afs_reactor::{Buffer, BufferMut, BufferPool, Local};
 use afs_store::{Replica, ReplicaId, StoreError};
+use afs_volume::{Gone, RangeLocks, VolumeError};
 use uuid::Uuid;
 
+use crate::cluster::Cluster;
+use crate::cluster::client::VolumeClient;
+use crate::cluster::local::LocalHost;
 use crate::disks::{Attached, StoreDisk};
 use crate::limits::TRANSFER_BYTES_MAX;
 
@@ -26,6 +30,9 @@ pub enum BackendError {
     /// These blocks cannot be read or written.
     #[error("the disk reported an error for these blocks")]
     Media,
+    /// The volume has no leader that serves: a retry may do better.
+    #[error("the volume is not served at the moment")]
+    Unavailable,
     /// The whole disk is stopped, or the volume was deleted: another path may do better.
     #[error("the disk is stopped")]
     Stopped,
@@ -42,28 +49,64 @@ impl From<StoreError> for BackendError {
     }
 }
 
+impl From<VolumeError> for BackendError {
+    fn from(error: VolumeError) -> Self {
+        match error {
+            VolumeError::NotLeader | VolumeError::Unavailable => BackendError::Unavailable,
+            VolumeError::OutOfRange => BackendError::OutOfRange,
+            VolumeError::Full => BackendError::Full,
+            VolumeError::Media => BackendError::Media,
+        }
+    }
+}
+
 /// A volume of this node, from which each reactor makes its [`Backend`]. Clones are the same volume.
 #[derive(Clone)]
 pub struct BackendSource {
     volume: Uuid,
     place: Place,
+    ranges: Arc<RangeLocks>,
 }
 
 #[derive(Clone)]
 enum Place {
     Null { blocks: Arc<AtomicU64> },
     Store { disk: Arc<StoreDisk>, replica: ReplicaId },
+    Cluster { cluster: Arc<Cluster>, blocks: u64, leads: bool },
 }
 
 impl BackendSource {
     /// A volume that keeps nothing. Later changes of `blocks` are seen by all backends made from it.
     pub fn null(volume: Uuid, blocks: Arc<AtomicU64>) -> BackendSource {
-        BackendSource { volume, place: Place::Null { blocks } }
+        BackendSource { volume, place: Place::Null { blocks }, ranges: Arc::default() }
     }
 
     /// The volume that `replica` on `disk` holds.
     pub(crate) fn store(volume: Uuid, disk: Arc<StoreDisk>, replica: ReplicaId) -> BackendSource {
-        BackendSource { volume, place: Place::Store { disk, replica } }
+        BackendSource { volume, place: Place::Store { disk, replica }, ranges: Arc::default() }
+    }
+
+    /// A volume of `blocks` blocks that is led by this node (`leads`) or another one.
+    pub fn cluster(volume: Uuid, cluster: &Arc<Cluster>, blocks: u64, leads: bool) -> Self {
+        let cluster = Arc::clone(cluster);
+        let place = Place::Cluster { cluster, blocks, leads };
+        BackendSource { volume, place, ranges: Arc::default() }
+    }
+
+    /// The same with the order of `ranges`, which must outlive every change of the export.
+    #[must_use]
+    pub fn ordered_by(self, ranges: Arc<RangeLocks>) -> BackendSource {
+        BackendSource { ranges, ..self }
+    }
+
+    /// The order of overlapping reads and writes.
+    pub fn ranges(&self) -> &Arc<RangeLocks> {
+        &self.ranges
+    }
+
+    /// Whether this node is the short way to the volume.
+    pub fn optimized(&self) -> bool {
+        !matches!(&self.place, Place::Cluster { leads: false, .. })
     }
 
     /// The volume's backend on this reactor; `None` if its disk is stopped or does not hold it any more.
@@ -77,13 +120,17 @@ impl BackendSource {
                 let replica = attached.store().replica(*replica)?;
                 Some(Backend::Store(StoreBackend { replica, _attached: attached }))
             }
+            Place::Cluster { cluster, blocks, .. } => {
+                let client = VolumeClient::new(LocalHost::of(cluster, local), self.volume);
+                Some(Backend::Cluster(ClusterBackend { client, blocks: *blocks }))
+            }
         }
     }
 
     /// Whether its disk serves; once it does not, it never will again in this process.
     pub fn serving(&self) -> bool {
         match &self.place {
-            Place::Null { .. } => true,
+            Place::Null { .. } | Place::Cluster { .. } => true,
             Place::Store { disk, .. } => !disk.stats().stopped,
         }
     }
@@ -91,7 +138,7 @@ impl BackendSource {
     /// Bytes that the volume takes on its disk.
     pub fn allocated_bytes(&self) -> u64 {
         match &self.place {
-            Place::Null { .. } => 0,
+            Place::Null { .. } | Place::Cluster { .. } => 0,
             Place::Store { disk, replica } => disk.allocated_bytes(*replica),
         }
     }
@@ -125,6 +172,13 @@ pub struct StoreBackend {
     _attached: Attached,
 }
 
+/// A volume with a leader, on one reactor.
+#[derive(Clone)]
+pub struct ClusterBackend {
+    client: VolumeClient,
+    blocks: u64,
+}
+
 /// The data of one namespace on one reactor.
 ///
 /// A write, write-zeroes or deallocate that was begun must be polled to its end, see `afs_store`.
@@ -134,6 +188,8 @@ pub enum Backend {
     Null(NullBackend),
     /// A replica on a disk.
     Store(StoreBackend),
+    /// A volume that a leader serves, here or on another node. It orders overlapping I/O itself.
+    Cluster(ClusterBackend),
 }
 
 thread_local! {
@@ -158,7 +214,14 @@ impl Backend {
         match self {
             Backend::Null(null) => null.blocks.load(Relaxed),
             Backend::Store(store) => store.replica.blocks(),
+            Backend::Cluster(volume) => volume.blocks,
         }
+    }
+
+    /// Whether the caller must keep overlapping I/O apart.
+    #[inline]
+    pub fn wants_order(&self) -> bool {
+        !matches!(self, Backend::Cluster(_))
     }
 
     /// What a read of `bytes` bytes from block `lba` on would give, when that takes neither a buffer nor a wait.
@@ -173,7 +236,7 @@ impl Backend {
                 })?;
                 Some(null.check(lba, blocks_of(bytes)).map(|()| zeroes))
             }
-            Backend::Store(_) => None,
+            Backend::Store(_) | Backend::Cluster(_) => None,
         }
     }
 
@@ -195,15 +258,21 @@ impl Backend {
                 let (buffer, result) = store.replica.read(lba, buffer).await;
                 (buffer, result.map_err(BackendError::from))
             }
+            Backend::Cluster(volume) => {
+                let (buffer, result) = volume.client.read(lba, buffer).await;
+                (buffer, result.map_err(BackendError::from))
+            }
         }
     }
 
-    /// Writes whole blocks; durable when it returns.
+    /// Writes whole blocks; durable when it returns. Once `gone` says that the host's connection is lost, nothing more begins
+    /// (CONFORMANCE M-45).
     #[inline]
-    pub async fn write(&self, lba: u64, data: Buffer) -> Result<(), BackendError> {
+    pub async fn write(&self, lba: u64, data: Buffer, gone: Gone<'_>) -> Result<(), BackendError> {
         match self {
             Backend::Null(null) => null.check(lba, blocks_of(data.len())),
             Backend::Store(store) => Ok(store.replica.write(lba, data).await?),
+            Backend::Cluster(volume) => Ok(volume.client.write(lba, data, gone).await?),
         }
     }
 
@@ -213,9 +282,13 @@ impl Backend {
         lba: u64,
         blocks: u64,
         deallocate: bool,
+        gone: Gone<'_>,
     ) -> Result<(), BackendError> {
         match self {
             Backend::Null(null) => null.check(lba, blocks),
+            Backend::Cluster(volume) => {
+                Ok(volume.client.write_zeroes(lba, blocks, deallocate, gone).await?)
+            }
             Backend::Store(store) => {
                 let blocks = u32::try_from(blocks).map_err(|_| BackendError::OutOfRange)?;
                 Ok(store.replica.write_zeroes(lba, blocks, deallocate).await?)
@@ -224,8 +297,16 @@ impl Backend {
     }
 
     /// Gives the space of blocks back; they read as zeroes afterwards.
-    pub async fn deallocate(&self, lba: u64, blocks: u64) -> Result<(), BackendError> {
+    pub async fn deallocate(
+        &self,
+        lba: u64,
+        blocks: u64,
+        gone: Gone<'_>,
+    ) -> Result<(), BackendError> {
         match self {
+            Backend::Cluster(volume) => {
+                Ok(volume.client.write_zeroes(lba, blocks, true, gone).await?)
+            }
             Backend::Null(null) => null.check(lba, blocks),
             Backend::Store(store) => Ok(store.replica.deallocate(lba, blocks).await?),
         }
@@ -236,6 +317,7 @@ impl Backend {
         match self {
             Backend::Null(null) => null.check(lba, blocks),
             Backend::Store(store) => Ok(store.replica.verify(lba, blocks).await?),
+            Backend::Cluster(volume) => Ok(volume.client.verify(lba, blocks).await?),
         }
     }
 
@@ -279,10 +361,10 @@ mod tests {
         let pool = BufferPool::new(1 << 20).unwrap();
         let (backend, blocks) = null(2);
         let data = || pool.try_alloc(8192).unwrap().freeze();
-        assert_eq!(backend.write(1, data()).await, Err(BackendError::OutOfRange));
-        assert_eq!(backend.deallocate(u64::MAX, 2).await, Err(BackendError::OutOfRange));
+        assert_eq!(backend.write(1, data(), &|| false).await, Err(BackendError::OutOfRange));
+        assert_eq!(backend.deallocate(u64::MAX, 2, &|| false).await, Err(BackendError::OutOfRange));
         blocks.store(3, Relaxed);
-        assert_eq!(backend.write(1, data()).await, Ok(()));
+        assert_eq!(backend.write(1, data(), &|| false).await, Ok(()));
         assert_eq!(backend.blocks(), 3);
     }
 }

@@ -1,13 +1,14 @@
 //! The Connect command: who may have which queue of which controller (CONFORMANCE 3.1).
 
 use crate::admin::AdminQueue;
+use crate::cluster::peer_queue::PeerQueue;
 use crate::controller::{self, Controller, NoQueue};
 use crate::discovery::DiscoveryView;
 use crate::io::IoQueue;
 use crate::limits::MQES;
 use crate::link::Link;
 use crate::node::Node;
-use crate::queue::Role;
+use crate::queue::{Door, Role};
 use crate::subsystem::{Host, NoController, Subsystem};
 use afs_fabric::{Completion, Queue, QueueParameters, Request};
 use afs_nvme::command::Connect;
@@ -67,10 +68,20 @@ fn failed(status: Status, result: u64) -> Completion {
     Completion { status, result, data: None }
 }
 
+/// Where a connection came in.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    /// The node.
+    pub node: &'a Arc<Node>,
+    /// The reactor.
+    pub local: &'a Local,
+    /// The kind of listener.
+    pub door: Door,
+}
+
 /// Decides on `command`, whose data is still to be received.
 pub async fn connect(
-    node: &Arc<Node>,
-    local: &Local,
+    place: Place<'_>,
     queue: &Queue,
     command: &Connect,
     request: &mut Request,
@@ -86,9 +97,11 @@ pub async fn connect(
         .map_err(|_| Refused::Status(Status::DATA_SGL_LENGTH_INVALID.dnr()))?;
     let subsystem = data.subnqn().map_err(|_| Refused::Parameter(InvalidParameter::SUBNQN))?;
     let nqn = data.hostnqn().map_err(|_| Refused::Parameter(InvalidParameter::HOSTNQN))?;
+    let Place { node, local, door } = place;
     let attempt = Attempt {
         node,
         local,
+        door,
         queue,
         link: Link::of(queue),
         command,
@@ -108,6 +121,7 @@ pub async fn connect(
 struct Attempt<'a> {
     node: &'a Arc<Node>,
     local: &'a Local,
+    door: Door,
     queue: &'a Queue,
     link: Link,
     command: &'a Connect,
@@ -123,13 +137,13 @@ impl Attempt<'_> {
         if self.node.stopping() {
             return Err(Refused::Status(Status::CONNECT_CONTROLLER_BUSY));
         }
-        let controller = if name.is_discovery() {
+        let controller = if name.is_discovery() && self.door == Door::Hosts {
             self.node.attach_discovery(&self.host, |id| {
                 let view = DiscoveryView::new(self.node.directory(), self.host.nqn.clone());
                 self.controller(id, controller::Role::Discovery(view))
             })
         } else {
-            let subsystem = self.node.subsystem(name).ok_or(Refused::UnknownSubsystem)?;
+            let subsystem = self.subsystem(name)?;
             let role = controller::Role::Io(Arc::clone(&subsystem));
             subsystem.attach(&self.host, |id| self.controller(id, role))
         };
@@ -154,16 +168,36 @@ impl Attempt<'_> {
         Arc::new(Controller::new(id, self.host.clone(), role, self.link, kato_ms))
     }
 
+    /// What is served at this door. Other nodes are known by the cluster's identity, which they give as their HOSTID.
+    fn subsystem(&self, name: &Nqn) -> Result<Arc<Subsystem>, Refused> {
+        match self.door {
+            Door::Hosts => self.node.subsystem(name).ok_or(Refused::UnknownSubsystem),
+            Door::Peers => {
+                let peers = self.node.peers().filter(|peers| peers.subsystem.identity.nqn == *name);
+                let peers = peers.ok_or(Refused::UnknownSubsystem)?;
+                let ours = peers.cluster.cluster().map(uuid::Uuid::into_bytes);
+                if ours != Some(self.host.id.0) {
+                    return Err(Refused::Status(Status::CONNECT_INVALID_HOST.dnr()));
+                }
+                Ok(Arc::clone(&peers.subsystem))
+            }
+        }
+    }
+
     fn io(&self, name: &Nqn) -> Result<Connected, Refused> {
         if name.is_discovery() {
             return Err(Refused::Parameter(InvalidParameter::QID)); // D-1
         }
-        let subsystem = self.node.subsystem(name).ok_or(Refused::UnknownSubsystem)?;
+        let subsystem = self.subsystem(name)?;
         if !subsystem.access().allows(&self.host.nqn) {
             return Err(Refused::Status(Status::CONNECT_INVALID_HOST.dnr()));
         }
         let controller = self.live_controller(&subsystem)?;
         let qid = self.command.qid;
+        if let (Door::Peers, Some(peers)) = (self.door, self.node.peers()) {
+            let peer = PeerQueue::new(Arc::clone(&controller), qid, &peers.cluster, self.local);
+            return self.connected(controller, Role::Peer(peer));
+        }
         let transport = self.link.transport;
         let metrics = self.node.options.metrics.queue(self.local.index(), transport, qid);
         let role =

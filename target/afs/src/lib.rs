@@ -17,6 +17,7 @@ pub mod admin;
 pub mod agent;
 pub mod backend;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod connect;
 pub mod controller;

@@ -41,7 +41,7 @@ pub struct Namespace {
     pub source: Option<BackendSource>,
     /// Operations, bytes, errors, latency.
     pub metrics: Arc<IoMetrics>,
-    /// The order of overlapping reads and writes, the same for as long as the namespace has this volume.
+    /// The order of overlapping reads and writes, the same for as long as the volume is here.
     pub ranges: Arc<RangeLocks>,
 }
 
@@ -63,7 +63,12 @@ impl Namespace {
         let nsid = Some(Nsid(state.nsid)).filter(|nsid| (1..=NSID_MAX).contains(&nsid.get()))?;
         // A volume that is not here yet keeps its NSID and is reported inaccessible, never absent (CONFORMANCE A-26).
         let serving = source.as_ref().is_some_and(BackendSource::serving);
-        let ana = if serving { AnaState::Optimized } else { AnaState::Inaccessible };
+        let optimized = source.as_ref().is_some_and(BackendSource::optimized);
+        let ana = match (serving, optimized) {
+            (true, true) => AnaState::Optimized,
+            (true, false) => AnaState::NonOptimized,
+            (false, _) => AnaState::Inaccessible,
+        };
         Some(Namespace {
             nsid,
             blocks: state.size_bytes / u64::from(crate::limits::BLOCK_BYTES),
@@ -72,9 +77,9 @@ impl Namespace {
             read_only: state.read_only,
             ana,
             ana_changes: 0,
+            ranges: source.as_ref().map(|source| Arc::clone(source.ranges())).unwrap_or_default(),
             source,
             metrics,
-            ranges: Arc::default(),
         })
     }
 }
@@ -110,9 +115,6 @@ impl NamespaceMap {
             let nsid = namespace.nsid.get();
             match before.namespaces.get(&nsid) {
                 Some(old) => {
-                    if old.uuid == namespace.uuid {
-                        namespace.ranges = Arc::clone(&old.ranges);
-                    }
                     if old.attributes_differ(&namespace) {
                         change.attributes.push(nsid);
                     }

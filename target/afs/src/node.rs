@@ -4,6 +4,8 @@
 //! Locks are short; nothing here waits for I/O.
 
 use crate::backend::BackendSource;
+use crate::cluster::Cluster;
+use crate::cluster::wire::PEERS_NQN;
 use crate::controller::{Controller, Role};
 use crate::discovery::{Directory, Port};
 use crate::events::Event;
@@ -19,8 +21,8 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 use uuid::Uuid;
 
@@ -40,6 +42,14 @@ struct DiscoveryControllers {
     next: u16,
 }
 
+/// What the node offers to other nodes.
+pub struct Peers {
+    /// The subsystem that they connect to.
+    pub subsystem: Arc<Subsystem>,
+    /// What is behind it.
+    pub cluster: Arc<Cluster>,
+}
+
 /// See the module.
 pub struct Node {
     /// What it was made with.
@@ -49,6 +59,7 @@ pub struct Node {
     subsystems: ArcSwap<BTreeMap<Nqn, Arc<Subsystem>>>,
     directory: Arc<ArcSwap<Directory>>,
     discovery: Mutex<DiscoveryControllers>,
+    peers: OnceLock<Peers>,
     applying: Mutex<()>,
     stopping: AtomicBool,
     /// Where controller ids start (CONFORMANCE F-5): random, so that a restart does not repeat what hosts remember.
@@ -99,6 +110,7 @@ impl Node {
             subsystems: ArcSwap::default(),
             directory: Arc::new(ArcSwap::default()),
             discovery: Mutex::default(),
+            peers: OnceLock::new(),
             applying: Mutex::new(()),
             stopping: AtomicBool::new(false),
             first_controller: u16::from_le_bytes(seed),
@@ -109,6 +121,29 @@ impl Node {
     /// The subsystem named `nqn`, if it is served here.
     pub fn subsystem(&self, nqn: &Nqn) -> Option<Arc<Subsystem>> {
         self.subsystems.load().get(nqn).cloned()
+    }
+
+    /// Opens the peers' subsystem; nothing happens if it is open.
+    ///
+    /// # Errors
+    /// Never: its name is a constant.
+    pub fn open_to_peers(&self, cluster: &Arc<Cluster>) -> Result<(), afs_nvme::NqnError> {
+        let identity = Identity {
+            nqn: Nqn::new(PEERS_NQN)?,
+            serial: "peers".to_owned(),
+            model: "Afs node".to_owned(),
+        };
+        let ids = (ControllerId::MIN.get(), ControllerId::MAX.get());
+        let subsystem = Subsystem::new(identity, ids, self.first_controller, self.change_base);
+        subsystem.set_access(Access { any: true, ..Access::default() });
+        let cluster = Arc::clone(cluster);
+        self.peers.get_or_init(|| Peers { subsystem: Arc::new(subsystem), cluster });
+        Ok(())
+    }
+
+    /// What other nodes may use, once it is open.
+    pub fn peers(&self) -> Option<&Peers> {
+        self.peers.get()
     }
 
     /// What can be discovered.
@@ -271,6 +306,13 @@ impl Node {
     pub fn close(&self) {
         for controller in self.controllers() {
             controller.close("the node stops");
+        }
+    }
+
+    /// Closes every controller of other nodes.
+    pub fn close_to_peers(&self) {
+        if let Some(peers) = self.peers.get() {
+            peers.subsystem.close("the node stops");
         }
     }
 }

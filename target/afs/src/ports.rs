@@ -95,9 +95,26 @@ pub struct Ports {
     pub tcp: Vec<ReservedPort>,
     /// RDMA portals: only their addresses.
     pub rdma: Vec<Portal>,
+    /// The TCP port for other nodes.
+    pub peers: Option<ReservedPort>,
 }
 
 impl Ports {
+    /// Takes the port for other nodes; returns where they find it.
+    ///
+    /// # Errors
+    /// When it cannot be had.
+    pub fn take_for_peers(
+        &mut self,
+        address: Option<SocketAddr>,
+    ) -> Result<Option<Portal>, PortError> {
+        let Some(address) = address else { return Ok(None) };
+        let reserved = ReservedPort::new(address)?;
+        let portal = reserved.portal();
+        self.peers = Some(reserved);
+        Ok(Some(portal))
+    }
+
     /// Takes what can be taken for `listeners`, and writes the ports into them that the system chose for port 0.
     ///
     /// # Errors

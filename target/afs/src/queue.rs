@@ -3,6 +3,7 @@
 //! The fabric makes one [`QueueService`] per connection and calls it for each capsule, all on one reactor.
 
 use crate::admin::AdminQueue;
+use crate::cluster::peer_queue::PeerQueue;
 use crate::connect::{self, Connected};
 use crate::io::IoQueue;
 use crate::link::Link;
@@ -22,6 +23,8 @@ pub enum Role {
     Admin(AdminQueue),
     /// Another queue.
     Io(IoQueue),
+    /// A queue of another node.
+    Peer(PeerQueue),
 }
 
 /// See the module.
@@ -29,18 +32,29 @@ pub struct QueueService {
     node: Arc<Node>,
     local: Local,
     queue: Queue,
+    door: Door,
     connecting: Cell<bool>,
     role: OnceCell<Role>,
 }
 
+/// For whom a listener is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// Hosts: everything but the peers' subsystem.
+    Hosts,
+    /// Other nodes: the peers' subsystem alone.
+    Peers,
+}
+
 impl QueueService {
     /// The service of a fresh connection.
-    pub fn new(node: Arc<Node>, local: Local, queue: &Queue) -> Rc<QueueService> {
+    pub fn new(node: Arc<Node>, local: Local, queue: &Queue, door: Door) -> Rc<QueueService> {
         node.options.metrics.counters().connection_opened(Link::of(queue).transport);
         Rc::new(QueueService {
             node,
             local,
             queue: queue.clone(),
+            door,
             connecting: Cell::new(false),
             role: OnceCell::new(),
         })
@@ -62,8 +76,8 @@ impl QueueService {
         if self.role.get().is_some() || self.connecting.replace(true) {
             return Completion::error(Status::COMMAND_SEQUENCE_ERROR);
         }
-        let outcome =
-            connect::connect(&self.node, &self.local, &self.queue, &command, &mut request).await;
+        let place = connect::Place { node: &self.node, local: &self.local, door: self.door };
+        let outcome = connect::connect(place, &self.queue, &command, &mut request).await;
         self.connecting.set(false);
         match outcome {
             Ok(Connected { role, parameters, controller }) => {
@@ -89,6 +103,7 @@ impl QueueService {
                 &admin.controller().keep_alive
             }
             Some(Role::Io(io)) => &io.controller.keep_alive,
+            Some(Role::Peer(peer)) => &peer.controller.keep_alive,
             None => return,
         };
         self.queue.set_stall_timeout(keep_alive.stall_timeout());
@@ -105,6 +120,13 @@ impl Service for QueueService {
                 }
                 io.execute(request).await
             }
+            Some(Role::Peer(peer)) => {
+                peer.controller.keep_alive.sign_of_life();
+                if request.sqe().opcode == opcode::FABRICS {
+                    return Box::pin(self.unconnected(request)).await;
+                }
+                peer.execute(request).await
+            }
             // Nothing on an admin queue is hot: boxed, so that the slots of I/O queues stay small.
             Some(Role::Admin(admin)) => {
                 admin.controller().keep_alive.sign_of_life();
@@ -118,6 +140,7 @@ impl Service for QueueService {
         match self.role.get() {
             Some(Role::Admin(admin)) => admin.controller().errors.record(0, sqe, status),
             Some(Role::Io(io)) => io.controller.errors.record(io.qid, sqe, status),
+            Some(Role::Peer(peer)) => peer.controller.errors.record(peer.qid, sqe, status),
             None => {}
         }
     }
@@ -126,6 +149,7 @@ impl Service for QueueService {
         match self.role.get() {
             Some(Role::Admin(admin)) => admin.closing(),
             Some(Role::Io(io)) => io.closing(),
+            Some(Role::Peer(peer)) => peer.closing(),
             None => {}
         }
     }
@@ -147,6 +171,7 @@ impl Service for QueueService {
                 );
                 io.controller.leave(io.qid);
             }
+            Some(Role::Peer(peer)) => peer.controller.leave(peer.qid),
             None => tracing::debug!(peer = %self.queue.peer(), ?reason, "closed before Connect"),
         }
     }

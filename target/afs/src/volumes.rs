@@ -5,22 +5,26 @@
 //! Invariant: a replica is deleted only when it is named in `NodeState::retired`; absence from the state deletes nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use conductor::api::{
-    NodeReport, NodeState, PortalReport, ReplicaState, VolumeAssignment, VolumeReport,
+    NodeReport, NodeState, PortalReport, ReplicaState, ResyncReport, VolumeAssignment, VolumeReport,
 };
 use parking_lot::Mutex;
 use uuid::Uuid;
 
 use crate::agent::Converge;
 use crate::backend::BackendSource;
+use crate::cluster::{Cluster, need_leader};
 use crate::disks::{DiskSet, ReplicaFailure};
 use crate::listeners::Listeners;
 use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::portal::Portal;
+use afs_decisions::NodeId;
+use afs_volume::RangeLocks;
 
 /// What the conductor is told about the node besides disks and replicas.
 #[derive(Clone, Debug)]
@@ -31,6 +35,10 @@ pub struct Identity {
     pub listeners: Arc<Listeners>,
     /// Where its own HTTP server is.
     pub http: SocketAddr,
+    /// Where other nodes reach it.
+    pub peers: Vec<Portal>,
+    /// The rack that it stands in, for placement.
+    pub rack: Option<String>,
 }
 
 /// The volumes of this node.
@@ -38,7 +46,10 @@ pub struct Volumes {
     identity: Identity,
     disks: Arc<DiskSet>,
     node: Arc<Node>,
+    cluster: Arc<Cluster>,
     metrics: Arc<Metrics>,
+    /// The order of I/O on volumes that are whole here: it outlives every change of their exports.
+    orders: Mutex<HashMap<Uuid, Arc<RangeLocks>>>,
     replicas: Mutex<BTreeMap<Uuid, VolumeReport>>,
     deleted: Mutex<BTreeSet<Uuid>>,
 }
@@ -49,13 +60,16 @@ impl Volumes {
         identity: Identity,
         disks: Arc<DiskSet>,
         node: Arc<Node>,
+        cluster: Arc<Cluster>,
         metrics: Arc<Metrics>,
     ) -> Arc<Volumes> {
         Arc::new(Volumes {
             identity,
             disks,
             node,
+            cluster,
             metrics,
+            orders: Mutex::default(),
             replicas: Mutex::default(),
             deleted: Mutex::default(),
         })
@@ -82,11 +96,9 @@ impl Volumes {
                 report.state = state;
                 report.error = error;
             }
-            // One of several replicas serves nothing by itself: its leader does, through all of them.
-            if let Ok(source) = provided
-                && assignment.whole
-            {
-                sources.insert(assignment.volume, source);
+            if let Ok(Some(source)) = provided {
+                let order = self.orders.lock().entry(assignment.volume).or_default().clone();
+                sources.insert(assignment.volume, source.ordered_by(order));
             }
         }
         sources
@@ -108,13 +120,37 @@ impl Volumes {
         *self.replicas.lock() = reports.collect();
     }
 
+    /// The volume, if the replica is all of it; a replica of a shard is taken into service.
     async fn provide(
         &self,
         assignment: &VolumeAssignment,
-    ) -> Result<BackendSource, ReplicaFailure> {
-        let disk =
-            self.disks.get(assignment.disk).ok_or(ReplicaFailure::NoDisk(assignment.disk))?;
-        disk.provide(assignment.volume, assignment.replica, assignment.size_bytes).await
+    ) -> Result<Option<BackendSource>, ReplicaFailure> {
+        let VolumeAssignment { volume, replica, disk, size_bytes, whole, .. } = assignment;
+        let disk = self.disks.get(*disk).ok_or(ReplicaFailure::NoDisk(*disk))?;
+        if *whole {
+            return disk.provide(*volume, *replica, *size_bytes).await.map(Some);
+        }
+        let store = disk.provide_shard(*replica, *size_bytes).await?;
+        self.cluster.hold(*replica, *volume, &store).await?;
+        Ok(None)
+    }
+
+    /// Makes what this node leads and what it forwards agree with `state`; volumes that are not whole here are added to
+    /// `sources`.
+    fn take_part(&self, state: &NodeState, sources: &mut HashMap<Uuid, BackendSource>) {
+        let sharded = state.volumes.iter().filter(|assignment| !assignment.whole);
+        self.cluster.hold_only(&sharded.map(|assignment| assignment.replica).collect());
+        self.cluster.serve_direct(sources.clone());
+        let namespaces = || state.subsystems.iter().flat_map(|subsystem| &subsystem.namespaces);
+        let leaders = namespaces().map(|namespace| (namespace.volume, namespace.leader)).collect();
+        self.cluster.lead(&need_leader(&state.leads, state.id), leaders);
+        for namespace in namespaces().filter(|namespace| namespace.leader.is_some()) {
+            sources.entry(namespace.volume).or_insert_with(|| {
+                let blocks = namespace.size_bytes / u64::from(afs_env::BLOCK_BYTES);
+                let leads = namespace.leader == Some(state.id);
+                BackendSource::cluster(namespace.volume, &self.cluster, blocks, leads)
+            });
+        }
     }
 
     async fn delete_retired(&self, state: &NodeState) {
@@ -151,6 +187,25 @@ impl Volumes {
         gone
     }
 
+    /// Replicas that leaders here are filling.
+    fn resyncs(&self) -> Vec<ResyncReport> {
+        let mut reports = Vec::new();
+        for (volume, view) in self.cluster.led_views() {
+            for (shard, members) in (0..).zip(&view.shards) {
+                let filling = members.iter().filter(|member| member.live && !member.in_sync);
+                reports.extend(filling.map(|member| ResyncReport {
+                    volume,
+                    shard,
+                    replica: member.replica,
+                    total_bytes: member.bytes_compared + member.bytes_left,
+                    left_bytes: member.bytes_left,
+                    bytes_per_second: 0,
+                }));
+            }
+        }
+        reports
+    }
+
     /// Series end with their namespaces.
     fn end_series(&self, state: &NodeState) {
         let mut exported = HashSet::new();
@@ -164,7 +219,9 @@ impl Volumes {
 
 impl Converge for Volumes {
     async fn converge(&self, state: &NodeState) {
-        let sources = self.provide_all(&state.volumes).await;
+        self.cluster.meet(state.cluster, state.id, peers(state));
+        let mut sources = self.provide_all(&state.volumes).await;
+        self.take_part(state, &mut sources);
         self.node.apply(state, &sources);
         self.end_series(state);
         self.delete_retired(state).await;
@@ -185,9 +242,23 @@ impl Converge for Volumes {
             deleted: self.deleted.lock().iter().copied().collect(),
             http: Some(self.identity.http.to_string()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            ..NodeReport::default()
+            peer_portals: self.identity.peers.iter().map(portal).collect(),
+            unreachable: self.cluster.unreachable(),
+            rack: self.identity.rack.clone(),
+            resyncs: self.resyncs(),
         }
     }
+}
+
+/// Where the other nodes listen for this one.
+fn peers(state: &NodeState) -> BTreeMap<NodeId, Vec<SocketAddr>> {
+    let others = state.peers.iter().filter(|peer| peer.id != state.id);
+    let address = |portal: &PortalReport| {
+        let ip: IpAddr = portal.address.parse().ok()?;
+        let port = portal.service.parse().ok()?;
+        (portal.transport == "tcp").then(|| SocketAddr::new(ip, port))
+    };
+    others.map(|peer| (peer.id, peer.portals.iter().filter_map(address).collect())).collect()
 }
 
 fn portal(portal: &Portal) -> PortalReport {

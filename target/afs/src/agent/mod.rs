@@ -10,6 +10,7 @@
 
 mod backoff;
 mod client;
+pub mod decisions;
 mod saved;
 #[cfg(test)]
 mod tests;

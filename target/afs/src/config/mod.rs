@@ -50,6 +50,13 @@ pub struct Settings {
     /// The address that hosts are told, one for each --listen [default: the same address]
     #[arg(long, env = "AFS_ADVERTISE", value_name = "tcp|rdma://ADDR:PORT", value_delimiter = ',')]
     pub advertise: Vec<String>,
+    /// Where other nodes of the cluster connect, by TCP; without it the node holds no replicas of volumes that have several.
+    /// Keep it in a network that only nodes can reach
+    #[arg(long, env = "AFS_PEER_LISTEN", value_name = "tcp://ADDR:PORT")]
+    pub peer_listen: Option<String>,
+    /// The rack that the node stands in: replicas of a shard are put in different ones
+    #[arg(long, env = "AFS_RACK", value_name = "NAME")]
+    pub rack: Option<String>,
     /// Where /metrics, /healthz and /status are served [default: 127.0.0.1:49181]
     #[arg(long, env = "AFS_HTTP", value_name = "ADDR:PORT")]
     pub http: Option<String>,
@@ -102,6 +109,10 @@ pub struct NodeConfig {
     pub disks: Vec<DiskSpec>,
     /// Where hosts connect.
     pub listeners: Vec<Listener>,
+    /// Where other nodes connect.
+    pub peer_listen: Option<SocketAddr>,
+    /// The rack.
+    pub rack: Option<String>,
     /// Where `/metrics` is.
     pub http: SocketAddr,
     /// Number of reactors, at least 1.
@@ -167,6 +178,8 @@ impl Settings {
             disk: list(self.disk, file.disk),
             listen: list(self.listen, file.listen),
             advertise: list(self.advertise, file.advertise),
+            peer_listen: self.peer_listen.or(file.peer_listen),
+            rack: self.rack.or(file.rack),
             http: self.http.or(file.http),
             conductor: self.conductor.or(file.conductor),
             reactors: self.reactors.or(file.reactors),
@@ -191,6 +204,8 @@ impl NodeConfig {
             })?,
             disks: disk_spec::parse_all(&settings.disk)?,
             listeners: address::listeners(&settings.listen, &settings.advertise)?,
+            peer_listen: settings.peer_listen.as_deref().map(peer_address).transpose()?,
+            rack: settings.rack.clone(),
             http: http_address(settings.http.as_deref())?,
             reactors,
             buffer_bytes: buffer_bytes(settings.buffers.as_deref(), reactors)?,
@@ -222,6 +237,15 @@ fn node_name(given: Option<&str>) -> Result<String, ConfigError> {
     }
     let host = rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase();
     Ok(if is_node_name(&host) { host } else { "node".to_owned() })
+}
+
+/// Other nodes are told this address, so it cannot be a wildcard.
+fn peer_address(text: &str) -> Result<SocketAddr, ConfigError> {
+    let address = text.strip_prefix("tcp://").and_then(|address| address.parse().ok());
+    let concrete = address.filter(|address: &SocketAddr| !address.ip().is_unspecified());
+    concrete.ok_or_else(|| {
+        bad("peer_listen", text, "write tcp://ADDR:PORT with an address by which other nodes reach this one, such as tcp://10.0.0.7:4430")
+    })
 }
 
 fn http_address(given: Option<&str>) -> Result<SocketAddr, ConfigError> {

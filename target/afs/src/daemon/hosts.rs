@@ -13,7 +13,7 @@ use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::portal::Portal;
 use crate::ports::{PortError, Ports};
-use crate::queue::QueueService;
+use crate::queue::{Door, QueueService};
 
 /// So that all queues of many hosts can connect at once (CONFORMANCE T-10, R-5).
 pub(super) const BACKLOG: u32 = 4096;
@@ -39,19 +39,21 @@ impl Hosts {
         serving: &Serving,
     ) -> Result<(), PortError> {
         self.accepting_rdma = rdma.listen(ports.rdma, serving)?;
-        for reserved in ports.tcp {
+        let doors = ports.tcp.into_iter().map(|port| (port, Door::Hosts));
+        for (reserved, door) in doors.chain(ports.peers.map(|port| (port, Door::Peers))) {
             let portal = reserved.portal();
-            self.listen_tcp(portal, serving).map_err(|error| PortError::listen(portal, error))?;
+            self.listen_tcp(portal, serving, door)
+                .map_err(|error| PortError::listen(portal, error))?;
         }
         Ok(())
     }
 
-    fn listen_tcp(&mut self, portal: Portal, serving: &Serving) -> std::io::Result<()> {
+    fn listen_tcp(&mut self, portal: Portal, serving: &Serving, door: Door) -> std::io::Result<()> {
         let listener = listen_tcp(portal.address, BACKLOG)?;
         let node = Arc::clone(&serving.node);
         let served =
             listener.serve(serving.reactors.clone(), Limits::default(), move |queue, local| {
-                QueueService::new(Arc::clone(&node), local.clone(), queue)
+                QueueService::new(Arc::clone(&node), local.clone(), queue, door)
             });
         let listeners = Arc::clone(&serving.listeners);
         listeners.set(portal, State::Listening);

@@ -16,10 +16,12 @@ use std::sync::Arc;
 
 use afs_reactor::verbs::Unavailable;
 use afs_reactor::{ReactorConfig, Reactors};
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::sync::{Notify, oneshot};
+use tokio::task::{JoinHandle, JoinSet};
 
+use crate::agent::decisions::Decisions;
 use crate::agent::{Agent, AgentConfig, AgentError};
+use crate::cluster::{Cluster, control};
 use crate::config::NodeConfig;
 use crate::data_folder::DataFolder;
 use crate::disks::{DiskFailure, DiskSet};
@@ -70,6 +72,8 @@ pub struct RunningNode {
     metrics: Arc<Metrics>,
     node: Arc<Node>,
     disks: Arc<DiskSet>,
+    cluster: Arc<Cluster>,
+    control_tasks: JoinSet<()>,
     volumes: Arc<Volumes>,
     agent: Arc<Agent<Volumes>>,
     agent_task: JoinHandle<()>,
@@ -96,7 +100,8 @@ impl RunningNode {
         conductor: &str,
     ) -> Result<RunningNode, DaemonError> {
         let mut listeners = config.listeners.clone();
-        let ports = Ports::take(&mut listeners)?;
+        let mut ports = Ports::take(&mut listeners)?;
+        let peers = ports.take_for_peers(config.peer_listen)?;
         let listeners = Listeners::new(listeners);
         let http_failed = |error| PortError::http(config.http, "--http", error);
         let http = HttpServer::bind(config.http).await.map_err(http_failed)?;
@@ -120,13 +125,24 @@ impl RunningNode {
         pages.set_disks(Arc::clone(&disks));
         pages.enter(Phase::Waiting);
 
+        let news = Arc::new(Notify::new());
+        let (control, questions) = control::channel();
+        let handles = (0..reactors.len()).map(|index| reactors.handle(index)).collect();
+        let cluster = Cluster::new(handles, control, afs_volume::Params::default(), news.clone());
+        let cluster =
+            cluster.map_err(|error| DaemonError::Reactors(std::io::Error::other(error)))?;
+        node.open_to_peers(&cluster)
+            .map_err(|error| DaemonError::Reactors(std::io::Error::other(error)))?;
+
         let identity = Identity {
             name: config.node.clone(),
             listeners: listeners.clone(),
             http: http_address,
+            peers: peers.into_iter().collect(),
+            rack: config.rack.clone(),
         };
         let volumes =
-            Volumes::new(identity, Arc::clone(&disks), Arc::clone(&node), Arc::clone(&metrics));
+            Volumes::new(identity, disks.clone(), node.clone(), cluster.clone(), metrics.clone());
         let agent_config = AgentConfig {
             node: config.node.clone(),
             conductor: conductor.to_owned(),
@@ -135,10 +151,27 @@ impl RunningNode {
         let agent = Agent::new(agent_config, Arc::clone(&volumes))?;
         pages.set_applied(agent.applied());
         let agent_task = tokio::spawn(Arc::clone(&agent).run());
+        let mut control_tasks = JoinSet::new();
+        let decisions = Decisions::new(conductor).map_err(|error| AgentError::Url {
+            url: conductor.to_owned(),
+            reason: error.to_string(),
+        })?;
+        let own = cluster.clone();
+        control_tasks.spawn(decisions.answer(questions, move || own.id()));
+        control_tasks.spawn(cluster.clone().watch());
+        let reporter = agent.clone();
+        control_tasks.spawn(async move {
+            loop {
+                news.notified().await;
+                reporter.changed();
+            }
+        });
         Ok(RunningNode {
             metrics,
             node,
             disks,
+            cluster,
+            control_tasks,
             volumes,
             agent,
             agent_task,
@@ -199,10 +232,14 @@ impl RunningNode {
     }
 
     /// Planned stop: no acknowledged write is lost, hosts take their other paths at once, the next start is quick.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         self.pages.enter(Phase::Stopping);
         self.agent_task.abort();
         self.hosts.let_go(&self.node, &self.metrics).await;
+        self.cluster.leave().await;
+        self.node.close_to_peers();
+        self.control_tasks.abort_all();
+        self.cluster.close().await;
         self.disks.close().await;
         // The HTTP server may have been stopped by its own error; it is then gone already.
         let _ = self.http.stop.send(());

@@ -22,7 +22,7 @@ use crate::listeners::{Listeners, State};
 use crate::node::Node;
 use crate::portal::{Portal, Transport};
 use crate::ports::PortError;
-use crate::queue::QueueService;
+use crate::queue::{Door, QueueService};
 
 /// Pause between looks for the first device.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -200,7 +200,7 @@ impl Serving {
         };
         let node = Arc::clone(&self.node);
         let make = move |queue: &_, local: &afs_reactor::Local| {
-            QueueService::new(Arc::clone(&node), local.clone(), queue)
+            QueueService::new(Arc::clone(&node), local.clone(), queue, Door::Hosts)
         };
         let pool_bytes = self.reactors.first().map_or(0, |one| one.stats().pool_total_bytes);
         let ended = tokio::select! {

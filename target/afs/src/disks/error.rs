@@ -100,6 +100,11 @@ pub enum ReplicaFailure {
     /// The node has no such disk.
     #[error("this node has no disk {0}")]
     NoDisk(uuid::Uuid),
+    /// A disk that keeps nothing cannot hold a copy of anything.
+    #[error(
+        "a null disk keeps nothing, so it holds no replica of a shard; give the node another disk"
+    )]
+    KeepsNothing,
     /// The store refused.
     #[error("{0}")]
     Store(#[from] ReplicaError),

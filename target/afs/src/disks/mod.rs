@@ -188,6 +188,22 @@ impl NodeDisk {
         }
     }
 
+    /// Makes the replica of a shard if it is missing, grows it if it is smaller; returns its disk.
+    pub async fn provide_shard(
+        &self,
+        replica: Uuid,
+        bytes: u64,
+    ) -> Result<Arc<StoreDisk>, ReplicaFailure> {
+        match &self.body {
+            Body::Null(_) => Err(ReplicaFailure::KeepsNothing),
+            Body::Failed(failure) => Err(ReplicaFailure::Disk(failure.clone())),
+            Body::Store(store) => {
+                store.provide(replica, bytes / u64::from(afs_env::BLOCK_BYTES)).await?;
+                Ok(Arc::clone(store))
+            }
+        }
+    }
+
     /// Deletes the replica and its data; tells whether it was there.
     pub async fn delete(&self, replica: Uuid) -> Result<bool, ReplicaFailure> {
         match &self.body {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use afs_reactor::{DiskFile, ReactorHandle};
-use afs_store::{ReplicaError, ReplicaId, StoreError, StoreShared, StoreStats};
+use afs_store::{Label, ReplicaError, ReplicaId, StoreError, StoreShared, StoreStats};
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
@@ -83,6 +83,17 @@ impl StoreDisk {
     ) -> Result<(), ReplicaFailure> {
         let id = ReplicaId::from(replica);
         Ok(self.at_home(move |attached| provide(attached, id, blocks)).await??)
+    }
+
+    /// The durable label of a replica.
+    ///
+    /// # Errors
+    /// When the disk does not have the replica.
+    pub async fn label(self: &Arc<Self>, replica: ReplicaId) -> Result<Label, ReplicaFailure> {
+        let label = self.at_home(move |attached| async move {
+            attached.store().replica(replica).map(|replica| replica.label())
+        });
+        Ok(label.await?.ok_or(ReplicaError::NotFound)?)
     }
 
     pub(super) async fn delete(self: &Arc<Self>, replica: Uuid) -> Result<bool, ReplicaFailure> {

@@ -233,7 +233,9 @@ impl Target<'_> {
         rw: &Rw,
         buffer: BufferMut,
     ) -> (BufferMut, Result<(), BackendError>) {
-        self.namespace.ranges.settled(rw.lba..rw.lba + u64::from(rw.blocks)).await;
+        if self.backend.wants_order() {
+            self.namespace.ranges.settled(rw.lba..rw.lba + u64::from(rw.blocks)).await;
+        }
         self.backend.read(rw.lba, buffer).await
     }
 
@@ -241,7 +243,7 @@ impl Target<'_> {
         transfer(self.namespace, rw, request)?;
         let data = request.receive().await.map_err(|error| error.status())?;
         let _held = self.hold(rw.lba, rw.blocks.into()).await?;
-        self.backend.write(rw.lba, data).await.map_err(write_status)
+        self.backend.write(rw.lba, data, &self.gone()).await.map_err(write_status)
     }
 
     async fn write_zeroes(
@@ -253,14 +255,23 @@ impl Target<'_> {
     ) -> Result<(), Status> {
         addressed(self.namespace, lba, blocks, request)?;
         let _held = self.hold(lba, blocks).await?;
-        self.backend.write_zeroes(lba, blocks, deallocate).await.map_err(write_status)
+        let zeroed = self.backend.write_zeroes(lba, blocks, deallocate, &self.gone()).await;
+        zeroed.map_err(write_status)
     }
 
     /// Takes a range for a change of its blocks. A command whose connection was lost while it waited changes nothing
     /// any more: the host may have sent it again elsewhere (CONFORMANCE M-45).
-    async fn hold(&self, lba: u64, blocks: u64) -> Result<WriteGuard<'_>, Status> {
-        let held = self.namespace.ranges.write(lba..lba + blocks).await;
+    async fn hold(&self, lba: u64, blocks: u64) -> Result<Option<WriteGuard<'_>>, Status> {
+        let held = match self.backend.wants_order() {
+            true => Some(self.namespace.ranges.write(lba..lba + blocks).await),
+            false => None,
+        };
         if self.lost.get() { Err(Status::ABORTED_SQ_DELETION) } else { Ok(held) }
+    }
+
+    /// Tells whether the connection is lost.
+    fn gone(&self) -> impl Fn() -> bool {
+        || self.lost.get()
     }
 
     async fn compare(&self, rw: &Rw, request: &mut Request) -> Result<(), Status> {
@@ -287,6 +298,7 @@ fn read_status(error: BackendError) -> Status {
         BackendError::Full => Status::CAPACITY_EXCEEDED.dnr(),
         BackendError::Media => Status::UNRECOVERED_READ_ERROR.dnr(),
         BackendError::Stopped => Status::ANA_INACCESSIBLE,
+        BackendError::Unavailable => Status::ANA_TRANSITION,
     }
 }
 

@@ -32,7 +32,7 @@ impl Target<'_> {
         for range in ranges.iter().filter(|range| range.blocks.get() > 0) {
             let (lba, blocks) = (range.lba.get(), range.blocks.get().into());
             let _held = self.hold(lba, blocks).await?;
-            self.backend.deallocate(lba, blocks).await.map_err(write_status)?;
+            self.backend.deallocate(lba, blocks, &self.gone()).await.map_err(write_status)?;
         }
         Ok(blocks)
     }

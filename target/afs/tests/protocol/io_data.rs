@@ -58,6 +58,8 @@ fn config(folder: &Path) -> NodeConfig {
         data: folder.join("data"),
         disks: vec![DiskSpec::File { path: folder.join("disk"), bytes: Some(64 << 20) }],
         listeners: Vec::new(),
+        peer_listen: None,
+        rack: None,
         http: "127.0.0.1:0".parse().unwrap(),
         reactors: 2,
         buffer_bytes: 32 << 20,

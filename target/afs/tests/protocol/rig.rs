@@ -10,7 +10,7 @@ use std::time::Duration;
 use afs::backend::BackendSource;
 use afs::metrics::Metrics;
 use afs::node::{Node, NodeOptions};
-use afs::queue::QueueService;
+use afs::queue::{Door, QueueService};
 use afs_fabric::{
     ControllerOptions, HostController, HostData, HostError, HostOptions, HostQueue, Limits,
     listen_tcp,
@@ -158,7 +158,7 @@ impl Rig {
         let serving = Arc::clone(&node);
         reactors.handle(0).spawn(move |_| async move {
             let make = move |queue: &_, local: &Local| {
-                QueueService::new(Arc::clone(&serving), local.clone(), queue)
+                QueueService::new(Arc::clone(&serving), local.clone(), queue, Door::Hosts)
             };
             listener.serve(handles, limits, make).await.unwrap();
         });
