@@ -6,6 +6,7 @@
 //! the node may hold anything to complain about.
 
 mod absent;
+mod cluster;
 mod devices;
 mod digests;
 mod failure;
@@ -53,6 +54,9 @@ nvmf_tests::on_every_kernel! {
         }
     }
     over tcp alone {
+        cluster {
+            replicated_volume_outlives_each_of_its_nodes,
+        }
         digests {
             digests_change_nothing_but_the_checking,
         }
