@@ -65,6 +65,11 @@ enum Do {
     Later {
         ms: u64,
     },
+    Relocate {
+        shard: u32,
+        member: usize,
+        to: u32,
+    },
 }
 
 fn step() -> impl Strategy<Value = Do> {
@@ -86,6 +91,8 @@ fn step() -> impl Strategy<Value = Do> {
         1 => (0u32..3, member()).prop_map(|(shard, member)| Do::Force { shard, member }),
         1 => (0u8..5).prop_map(|min| Do::Min { min }),
         1 => prop::collection::vec(node(), 1..4).prop_map(|nodes| Do::Grow { nodes }),
+        1 => (0u32..3, member(), node())
+            .prop_map(|(shard, member, to)| Do::Relocate { shard, member, to }),
         6 => (node(), any::<bool>()).prop_map(|(node, alive)| Do::Alive { node, alive }),
         4 => (node(), node()).prop_map(|(node, peer)| Do::Unreachable { node, peer }),
         1 => (0u64..20_000).prop_map(|ms| Do::Later { ms }),
@@ -163,6 +170,10 @@ impl World {
             Do::Grow { nodes } => {
                 let places = nodes.iter().map(|node| self.place(*node)).collect();
                 (grow(&config, config.blocks + 100, &[places]), Step::Grow)
+            }
+            Do::Relocate { shard, member, to } => {
+                let replica = self.replica(*shard, *member);
+                (relocate(&config, replica, NodeId(*to)), Step::Relocate)
             }
             Do::Alive { node, alive } => {
                 self.view.set_alive(NodeId(*node), *alive);
