@@ -28,3 +28,4 @@ pub mod process;
 pub mod scene;
 pub mod table;
 pub mod wire;
+pub mod zookeeper;

@@ -76,12 +76,17 @@ impl Tied {
         if let Some(status) = self.child.try_wait()? {
             return Ok(status);
         }
+        self.signal(rustix::process::Signal::TERM)?;
+        wait_until("the process to end after SIGTERM", deadline, || Ok(self.child.try_wait()?))
+    }
+
+    /// Sends a signal; the process may have ended, but it has not been reaped.
+    pub fn signal(&self, signal: rustix::process::Signal) -> Result<()> {
         let pid = i32::try_from(self.child.id())
             .ok()
             .and_then(rustix::process::Pid::from_raw)
             .context("process id")?;
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
-        wait_until("the process to end after SIGTERM", deadline, || Ok(self.child.try_wait()?))
+        Ok(rustix::process::kill_process(pid, signal)?)
     }
 
     /// Its standard output, when it was piped and not taken before.

@@ -16,6 +16,7 @@ use anyhow::{Context, Result};
 
 pub use cpio::Archive;
 pub use kernel::{Kernel, KernelFiles};
+pub use tools::ZOOKEEPER_JAR;
 
 use crate::paths;
 
@@ -58,6 +59,17 @@ pub fn obstacle(kernels: &[Kernel]) -> Option<String> {
         ));
     }
     kernels.iter().find_map(|kernel| kernel_files(*kernel).err()).map(|error| error.to_string())
+}
+
+/// What keeps a ZooKeeper from being started here, if anything.
+pub fn zookeeper_obstacle() -> Option<String> {
+    let missing = tools::missing_for_zookeeper();
+    (!missing.is_empty()).then(|| {
+        format!(
+            "{} not installed; `cargo lab test` installs what is missing",
+            tools::names(&missing)
+        )
+    })
 }
 
 /// A line about progress, for the person who waits.

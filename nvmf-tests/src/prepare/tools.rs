@@ -24,11 +24,16 @@ enum Need {
     Library(&'static str),
     /// A program of PostgreSQL, which Debian keeps in a folder for each version, outside of PATH.
     Postgres(&'static str),
+    /// A file at this path.
+    File(&'static str),
 }
 
-use Need::{Library, Postgres, Program};
+use Need::{File, Library, Postgres, Program};
 
-const TOOLS: [Tool; 20] = [
+/// ZooKeeper itself; its manifest names what it needs.
+pub const ZOOKEEPER_JAR: &str = "/usr/share/java/zookeeper.jar";
+
+const TOOLS: [Tool; 22] = [
     Tool { need: Program("qemu-system-x86_64"), package: "qemu-system-x86" },
     Tool { need: Program("busybox"), package: "busybox-static" },
     Tool { need: Program("modprobe"), package: "kmod" },
@@ -45,6 +50,8 @@ const TOOLS: [Tool; 20] = [
     Tool { need: Program("bash"), package: "bash" },
     Tool { need: Program("prometheus"), package: "prometheus" },
     Tool { need: Program("rdma"), package: "iproute2" },
+    Tool { need: Program("java"), package: "default-jre-headless" },
+    Tool { need: File(ZOOKEEPER_JAR), package: "zookeeper" },
     Tool { need: Library("libibverbs.so.1"), package: "libibverbs1" },
     Tool { need: Library("librdmacm.so.1"), package: "librdmacm1" },
     Tool { need: Library("libibverbs/librxe-rdmav"), package: "ibverbs-providers" },
@@ -54,7 +61,7 @@ const TOOLS: [Tool; 20] = [
 impl Tool {
     fn name(&self) -> &'static str {
         match self.need {
-            Program(name) | Library(name) | Postgres(name) => name,
+            Program(name) | Library(name) | Postgres(name) | File(name) => name,
         }
     }
 
@@ -63,6 +70,7 @@ impl Tool {
             Program(name) => program_installed(name),
             Library(beginning) => library_installed(beginning),
             Postgres(program) => postgres_installed(program),
+            File(path) => Path::new(path).is_file(),
         }
     }
 }
@@ -70,6 +78,12 @@ impl Tool {
 /// The tools that are not on this machine.
 pub fn missing() -> Vec<&'static Tool> {
     TOOLS.iter().filter(|tool| !tool.installed()).collect()
+}
+
+/// Those of them without which there is no ZooKeeper.
+pub fn missing_for_zookeeper() -> Vec<&'static Tool> {
+    let needed = [Program("java"), Program("setpriv"), File(ZOOKEEPER_JAR)];
+    missing().into_iter().filter(|tool| needed.contains(&tool.need)).collect()
 }
 
 /// Their names, for a message.
