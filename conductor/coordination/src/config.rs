@@ -1,5 +1,6 @@
 //! How to reach ZooKeeper, checked before anything is tried.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use thiserror::Error;
@@ -64,6 +65,69 @@ pub enum ConfigError {
     /// The secret.
     #[error("the secret for ZooKeeper is empty")]
     Secret,
+    /// The file with the secret.
+    #[error("`zookeeper_secret_file = {}` cannot be read: {reason}", path.display())]
+    SecretFile {
+        /// As given.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// No name of a cluster.
+    #[error(
+        "`zookeeper` is set, but `cluster` is not: name the cluster, the same for all its conductors and nodes"
+    )]
+    NoCluster,
+    /// Something that only means something with ZooKeeper.
+    #[error("`{0}` is set, but `zookeeper` is not: say where ZooKeeper is, or remove `{0}`")]
+    NoZooKeeper(&'static str),
+}
+
+/// What a person can set, as written.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ZooKeeperSettings<'a> {
+    /// `host:port,host:port/chroot`
+    pub zookeeper: Option<&'a str>,
+    /// Name of the cluster.
+    pub cluster: Option<&'a str>,
+    /// File with the secret.
+    pub zookeeper_secret_file: Option<&'a Path>,
+    /// Session time-out in milliseconds.
+    pub zookeeper_session_timeout_ms: Option<u64>,
+}
+
+impl ZooKeeperSettings<'_> {
+    /// Checks them; nothing without `zookeeper`.
+    pub fn in_force(self) -> Result<Option<ZooKeeperConfig>, ConfigError> {
+        let Some(servers) = self.zookeeper else {
+            return match self.without_purpose() {
+                Some(key) => Err(ConfigError::NoZooKeeper(key)),
+                None => Ok(None),
+            };
+        };
+        let cluster = self.cluster.ok_or(ConfigError::NoCluster)?;
+        let mut config = ZooKeeperConfig::new(servers, cluster)?;
+        if let Some(path) = self.zookeeper_secret_file {
+            let secret = std::fs::read_to_string(path).map_err(|error| {
+                ConfigError::SecretFile { path: path.to_owned(), reason: error.to_string() }
+            })?;
+            config = config.with_secret(&secret)?;
+        }
+        if let Some(ms) = self.zookeeper_session_timeout_ms {
+            config = config.with_session_timeout(Duration::from_millis(ms))?;
+        }
+        Ok(Some(config))
+    }
+
+    /// A key that means nothing without ZooKeeper.
+    fn without_purpose(&self) -> Option<&'static str> {
+        let keys = [
+            ("cluster", self.cluster.is_some()),
+            ("zookeeper_secret_file", self.zookeeper_secret_file.is_some()),
+            ("zookeeper_session_timeout_ms", self.zookeeper_session_timeout_ms.is_some()),
+        ];
+        keys.into_iter().find_map(|(key, set)| set.then_some(key))
+    }
 }
 
 impl ZooKeeperConfig {
@@ -169,6 +233,30 @@ mod tests {
         let config = || ZooKeeperConfig::new("a", "c").unwrap();
         assert_eq!(config().with_secret(" \n"), Err(ConfigError::Secret));
         assert!(config().with_session_timeout(Duration::from_millis(10)).is_err());
+    }
+
+    #[test]
+    fn settings_that_mean_nothing_alone_are_named() {
+        let none = ZooKeeperSettings::default();
+        assert_eq!(none.in_force(), Ok(None));
+        let alone = ZooKeeperSettings { cluster: Some("c"), ..none };
+        assert_eq!(alone.in_force(), Err(ConfigError::NoZooKeeper("cluster")));
+        let nameless = ZooKeeperSettings { zookeeper: Some("a"), ..none };
+        assert_eq!(nameless.in_force(), Err(ConfigError::NoCluster));
+        let unread = ZooKeeperSettings {
+            zookeeper: Some("a"),
+            cluster: Some("c"),
+            zookeeper_secret_file: Some(Path::new("/nowhere/secret")),
+            ..none
+        };
+        assert!(unread.in_force().unwrap_err().to_string().contains("/nowhere/secret"));
+        let whole = ZooKeeperSettings {
+            zookeeper_secret_file: None,
+            zookeeper_session_timeout_ms: Some(700),
+            ..unread
+        };
+        let config = whole.in_force().unwrap().unwrap();
+        assert_eq!(config.session_timeout, Duration::from_millis(700));
     }
 
     #[test]

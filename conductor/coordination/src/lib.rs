@@ -35,7 +35,7 @@ use tokio::sync::watch;
 
 use board::Board;
 pub use board::{Conductors, Link, Nodes, Role};
-pub use config::{ConfigError, DEFAULT_SESSION_TIMEOUT, ZooKeeperConfig};
+pub use config::{ConfigError, DEFAULT_SESSION_TIMEOUT, ZooKeeperConfig, ZooKeeperSettings};
 pub use embedded::Embedded;
 pub use records::{ConductorRecord, DiskRecord, NodeRecord};
 pub use zookeeper::ZooKeeper;

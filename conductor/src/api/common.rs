@@ -24,8 +24,11 @@ pub enum ErrorCode {
     NoSpace,
     /// The body is larger than this call accepts (HTTP 413).
     TooLarge,
-    /// The conductor is stopping, or another one took over (HTTP 503).
+    /// The conductor is stopping (HTTP 503).
     Unavailable,
+    /// This conductor is not the active one and did nothing: the active one is at the `Location`
+    /// (HTTP 307), or not known yet (HTTP 503).
+    Standby,
     /// MetaDB failed; the conductor's log has the reason (HTTP 500).
     Internal,
 }

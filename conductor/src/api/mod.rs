@@ -11,7 +11,8 @@
 //! | leader | four calls under `/api/v1/internal/volumes/{uuid}` → [`DecisionAnswer`] | claims a volume, accuses and admits replicas |
 //! | operator | everything else under `/api/v1` | see `/openapi.json` |
 //!
-//! Every error, whatever its HTTP status, is an [`ErrorBody`].
+//! Every error, whatever its HTTP status, is an [`ErrorBody`]. Of several conductors, one that
+//! stands by answers with a redirect to the active one.
 
 mod access;
 mod common;
@@ -36,7 +37,7 @@ pub use report::{
     DiskKind, DiskReport, DiskState, NodeReport, PortalReport, ReplicaState, ReportAnswer,
     ResyncReport, VolumeReport,
 };
-pub use status::{Status, VersionInfo};
+pub use status::{ConductorState, ConductorStatus, Status, VersionInfo};
 pub use subsystem::{
     AddNamespace, CreateSubsystem, Namespace, NamespaceChanged, Subsystem, SubsystemChanged,
 };

@@ -45,12 +45,39 @@ pub struct Status {
     pub subsystems: u64,
     /// Namespaces.
     pub namespaces: u64,
+    /// All conductors, the active one first.
+    #[serde(default)]
+    pub conductors: Vec<ConductorStatus>,
+}
+
+/// A conductor of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ConductorStatus {
+    /// Where its API is.
+    pub api: String,
+    /// The machine that it runs on.
+    pub host: String,
+    /// Version of its software.
+    pub version: String,
+    /// What it is.
+    pub state: ConductorState,
+}
+
+/// What a conductor is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ConductorState {
+    /// It decides.
+    Active,
+    /// It takes over when the active one is gone.
+    Standby,
 }
 
 /// Answer of `GET /healthz`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct VersionInfo {
-    /// Always `ok`; a conductor that cannot reach MetaDB answers with an error instead.
+    /// `ok`, or `standby` for a conductor that is not the active one; one that is and cannot reach
+    /// MetaDB answers with an error instead.
     pub status: String,
     /// Version of the conductor.
     pub version: String,

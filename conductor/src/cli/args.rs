@@ -9,13 +9,14 @@ use super::settings::ServeArguments;
 #[derive(Debug, Parser)]
 #[command(name = "conductor", version, about, propagate_version = true)]
 pub(super) struct Arguments {
-    /// Where the conductor's API is; `serve` listens there, on IP:PORT [default: 127.0.0.1:49180]
+    /// Where the conductor's API is, or the APIs of several conductors with commas between them;
+    /// `serve` listens there, on IP:PORT [default: 127.0.0.1:49180]
     #[arg(
         long,
         overrides_with = "api",
         env = "CONDUCTOR_API",
         global = true,
-        value_name = "URL|IP:PORT"
+        value_name = "URL,...|IP:PORT"
     )]
     pub(super) api: Option<String>,
     /// How to print answers.

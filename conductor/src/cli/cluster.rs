@@ -237,7 +237,8 @@ pub(super) async fn status(client: &Client, printer: &Printer) -> Result<(), Fai
         facts([
             ("data", data(status)),
             ("cluster", status.cluster.to_string()),
-            ("conductor", status.version.clone()),
+            ("version", status.version.clone()),
+            ("conductors", conductors(status)),
             ("healthy", if status.healthy { "yes" } else { "NO" }.to_owned()),
             ("problems", if problems.is_empty() { "none".to_owned() } else { problems }),
             ("nodes", format!("{} of {} up", status.nodes_up, status.nodes)),
@@ -263,6 +264,13 @@ fn data(status: &Status) -> String {
         lines.push(format!("{alone} volume(s) have one replica: a lost disk loses them"));
     }
     lines.join("\n")
+}
+
+fn conductors(status: &Status) -> String {
+    let lines = status.conductors.iter().map(|conductor| {
+        format!("{} on {}: {}", conductor.api, conductor.host, word(conductor.state))
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 fn space(status: &Status) -> String {

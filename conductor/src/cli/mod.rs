@@ -46,6 +46,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
     let runtime = runtime.map_err(Failure::other("cannot start"))?;
     runtime.block_on(async {
         let client = Client::new(api)?;
+        client.find().await;
         ask(&client, &Printer::new(output), question).await
     })
 }

@@ -35,7 +35,8 @@ fn no_signals(error: std::io::Error) -> Failure {
 }
 
 fn start_log(settings: &InForce) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(&settings.log)
+    // What ZooKeeper's client has to say at each attempt is said once by its user.
+    let filter = EnvFilter::try_new(format!("zookeeper_client=off,{}", settings.log))
         .map_err(|error| Failure::Usage(format!("log = `{}`: {error}", settings.log)))?;
     // A reader of the log that goes away must not take the conductor with it.
     let log = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false);

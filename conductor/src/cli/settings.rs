@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use afs_coordination::{ZooKeeperConfig, ZooKeeperSettings};
 use clap::{Args, ValueEnum};
 use conductor::api::DEFAULT_LISTEN;
 use conductor::names::nearest;
@@ -41,6 +42,22 @@ struct Settings {
     /// How long a change waits for the nodes to put it into effect [default: 5]
     #[arg(long, env = "CONDUCTOR_APPLY_WAIT_SECONDS", value_name = "SECONDS")]
     apply_wait_seconds: Option<u16>,
+    /// Servers of ZooKeeper, HOST:PORT,HOST:PORT/PATH, through which several conductors elect the
+    /// active one [default: this conductor is alone]
+    #[arg(long, env = "CONDUCTOR_ZOOKEEPER", value_name = "HOST:PORT,...")]
+    zookeeper: Option<String>,
+    /// Name of the cluster in ZooKeeper, the same for all its conductors and nodes
+    #[arg(long, env = "CONDUCTOR_CLUSTER", value_name = "NAME")]
+    cluster: Option<String>,
+    /// File with the secret that keeps others out of the cluster's entries in ZooKeeper
+    #[arg(long, env = "CONDUCTOR_ZOOKEEPER_SECRET_FILE", value_name = "FILE")]
+    zookeeper_secret_file: Option<PathBuf>,
+    /// After how long without a sign of life another conductor takes over [default: 3000]
+    #[arg(long, env = "CONDUCTOR_ZOOKEEPER_SESSION_TIMEOUT_MS", value_name = "MS")]
+    zookeeper_session_timeout_ms: Option<u64>,
+    /// Where clients and other conductors find this one's API [default: where it listens]
+    #[arg(long, env = "CONDUCTOR_ADVERTISE", value_name = "URL")]
+    advertise: Option<String>,
     /// What to log, such as `info` or `conductor=debug` [default: info]
     #[arg(long, env = "CONDUCTOR_LOG", value_name = "FILTER")]
     log: Option<String>,
@@ -50,8 +67,19 @@ struct Settings {
 }
 
 /// The keys, for suggestions; a test holds them against the fields.
-const KEYS: [&str; 6] =
-    ["data", "api", "node_timeout_seconds", "apply_wait_seconds", "log", "log_format"];
+const KEYS: [&str; 11] = [
+    "data",
+    "api",
+    "node_timeout_seconds",
+    "apply_wait_seconds",
+    "zookeeper",
+    "cluster",
+    "zookeeper_secret_file",
+    "zookeeper_session_timeout_ms",
+    "advertise",
+    "log",
+    "log_format",
+];
 
 /// How to log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
@@ -90,18 +118,38 @@ impl Settings {
             api: self.api.or(file.api),
             node_timeout_seconds: self.node_timeout_seconds.or(file.node_timeout_seconds),
             apply_wait_seconds: self.apply_wait_seconds.or(file.apply_wait_seconds),
+            zookeeper: self.zookeeper.or(file.zookeeper),
+            cluster: self.cluster.or(file.cluster),
+            zookeeper_secret_file: self.zookeeper_secret_file.or(file.zookeeper_secret_file),
+            zookeeper_session_timeout_ms: self
+                .zookeeper_session_timeout_ms
+                .or(file.zookeeper_session_timeout_ms),
+            advertise: self.advertise.or(file.advertise),
             log: self.log.or(file.log),
             log_format: self.log_format.or(file.log_format),
         }
     }
 
+    fn zookeeper(&self) -> Result<Option<ZooKeeperConfig>, String> {
+        let settings = ZooKeeperSettings {
+            zookeeper: self.zookeeper.as_deref(),
+            cluster: self.cluster.as_deref(),
+            zookeeper_secret_file: self.zookeeper_secret_file.as_deref(),
+            zookeeper_session_timeout_ms: self.zookeeper_session_timeout_ms,
+        };
+        settings.in_force().map_err(|error| error.to_string())
+    }
+
     fn in_force(self) -> Result<InForce, String> {
+        let zookeeper = self.zookeeper()?;
         let listen = match self.api {
             Some(listen) => listen,
             None => DEFAULT_LISTEN.parse().map_err(|error| format!("{DEFAULT_LISTEN}: {error}"))?,
         };
         let data = self.data.unwrap_or_else(|| DEFAULT_DATA.into());
         let mut conductor = ConductorConfig::new(data, listen);
+        conductor.zookeeper = zookeeper;
+        conductor.advertise = self.advertise.as_deref().map(advertised).transpose()?;
         match self.node_timeout_seconds {
             Some(0) => return Err("node_timeout_seconds must be at least 1".to_owned()),
             Some(seconds) => conductor.node_timeout = Duration::from_secs(seconds.into()),
@@ -124,6 +172,18 @@ fn listen_address(api: &str) -> Result<SocketAddr, String> {
     address.parse().map_err(|_| {
         format!("`--api {api}` cannot be listened on: write IP:PORT, such as {DEFAULT_LISTEN}")
     })
+}
+
+/// A URL that clients can put a path behind.
+fn advertised(url: &str) -> Result<String, String> {
+    let base = url.trim_end_matches('/');
+    let is_base = base.strip_prefix("http://").is_some_and(|rest| {
+        !rest.is_empty() && !rest.contains(['?', '#', ' ']) && !rest.starts_with('/')
+    });
+    if is_base {
+        return Ok(base.to_owned());
+    }
+    Err(format!("`advertise = {url}` is no URL of an API: write http://HOST:PORT"))
 }
 
 fn read(path: &Path) -> Result<Settings, String> {
@@ -152,9 +212,19 @@ mod tests {
     #[test]
     fn every_key_can_be_set_and_all_are_known() {
         let text = "data = '/x'\napi = '127.0.0.1:1'\nnode_timeout_seconds = 3\n\
-                    apply_wait_seconds = 4\nlog = 'debug'\nlog_format = 'json'";
+                    apply_wait_seconds = 4\nzookeeper = 'a:1,b:2/x'\ncluster = 'c'\n\
+                    zookeeper_secret_file = '/dev/stdin'\nzookeeper_session_timeout_ms = 900\n\
+                    advertise = 'http://x:1/'\nlog = 'debug'\nlog_format = 'json'";
         assert_eq!(text.lines().count(), KEYS.len());
-        let settings = parse(text).unwrap().in_force().unwrap();
+        let written = parse(text).unwrap();
+        let nowhere =
+            Settings { zookeeper_secret_file: Some("/nowhere".into()), ..written.clone() };
+        assert!(nowhere.in_force().unwrap_err().contains("/nowhere"));
+        let settings = Settings { zookeeper_secret_file: None, ..written }.in_force().unwrap();
+        let zookeeper = ZooKeeperConfig::new("a:1,b:2/x", "c").unwrap();
+        let zookeeper = zookeeper.with_session_timeout(Duration::from_millis(900)).unwrap();
+        assert_eq!(settings.conductor.zookeeper, Some(zookeeper));
+        assert_eq!(settings.conductor.advertise.as_deref(), Some("http://x:1"));
         assert_eq!(settings.conductor.database, Path::new("/x").into());
         assert_eq!(settings.conductor.node_timeout, Duration::from_secs(3));
         assert_eq!(settings.conductor.apply_wait, Duration::from_secs(4));
@@ -186,6 +256,8 @@ mod tests {
         let both = flags.or(parse("data = '/file'\nlog = 'warn'").unwrap());
         assert_eq!(both.data.as_deref(), Some(Path::new("/flag")));
         assert_eq!(both.log.as_deref(), Some("warn"));
-        assert!(parse("node_timeout_seconds = 0").unwrap().in_force().is_err());
+        for wrong in ["node_timeout_seconds = 0", "cluster = 'c'", "advertise = 'x:1'"] {
+            assert!(parse(wrong).unwrap().in_force().is_err(), "{wrong}");
+        }
     }
 }

@@ -100,6 +100,11 @@ impl MetaDb {
         self.cluster
     }
 
+    /// The token under which this conductor decides.
+    pub fn fencing_token(&self) -> i64 {
+        self.fencing_token
+    }
+
     /// The newest revision, now and whenever it rises.
     pub fn revision(&self) -> watch::Receiver<u64> {
         self.published.revision.subscribe()

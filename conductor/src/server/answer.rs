@@ -11,14 +11,21 @@ use crate::refusal::Refusal;
 /// What a call answers.
 pub(super) type Answer<T> = Result<Json<T>, ApiError>;
 
+/// Marks a response: the decision was refused because another conductor has taken over.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WasFenced;
+
 /// A call that was not carried out.
 #[derive(Debug)]
-pub(super) struct ApiError(ErrorBody);
+pub(super) struct ApiError {
+    body: ErrorBody,
+    fenced: bool,
+}
 
 impl ApiError {
     /// The conductor is going away.
     pub(super) fn stopping() -> Self {
-        Self(ErrorBody {
+        Self::from(ErrorBody {
             error: ErrorCode::Unavailable,
             message: "the conductor is stopping".to_owned(),
             hint: "try again when it is back".to_owned(),
@@ -28,16 +35,29 @@ impl ApiError {
 
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
-        Self(refusal.body())
+        Self::from(refusal.body())
+    }
+}
+
+impl From<ErrorBody> for ApiError {
+    fn from(body: ErrorBody) -> Self {
+        Self { body, fenced: false }
     }
 }
 
 impl From<DbError> for ApiError {
     fn from(error: DbError) -> Self {
+        let fenced = matches!(error, DbError::Fenced);
         let (code, hint) = match error {
             DbError::Refused(refusal) => return refusal.into(),
             DbError::Fenced => {
-                (ErrorCode::Unavailable, "ask the conductor that took over, or restart this one")
+                (ErrorCode::Standby, "ask the conductor that took over, or restart this one")
+            }
+            // Closed at the end of the term, before anything was begun.
+            DbError::Unavailable(sqlx::Error::PoolClosed) => {
+                let message = "this conductor is not active any more".to_owned();
+                let hint = "ask again; it knows the active one soon".to_owned();
+                return ErrorBody { error: ErrorCode::Standby, message, hint }.into();
             }
             DbError::Interrupted => {
                 (ErrorCode::Unavailable, "look at what is there before you try again")
@@ -58,13 +78,18 @@ impl From<DbError> for ApiError {
                 )
             }
         };
-        Self(ErrorBody { error: code, message: error.to_string(), hint: hint.to_owned() })
+        let body = ErrorBody { error: code, message: error.to_string(), hint: hint.to_owned() };
+        Self { body, fenced }
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        (status(self.0.error), Json(self.0)).into_response()
+        let mut response = (status(self.body.error), Json(self.body)).into_response();
+        if self.fenced {
+            response.extensions_mut().insert(WasFenced);
+        }
+        response
     }
 }
 
@@ -76,7 +101,7 @@ fn status(code: ErrorCode) -> StatusCode {
             StatusCode::CONFLICT
         }
         ErrorCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        ErrorCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::Unavailable | ErrorCode::Standby => StatusCode::SERVICE_UNAVAILABLE,
         ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

@@ -23,6 +23,8 @@ pub(super) struct Live {
 
 struct Entry {
     last: Option<Seen>,
+    /// When its registration disappeared. A report that came later counts all the same.
+    gone: Option<Instant>,
     noted: NodeLiveness,
 }
 
@@ -49,7 +51,7 @@ impl LiveNode {
 
 impl Live {
     pub(super) fn new(timeout: Duration, nodes: impl IntoIterator<Item = String>) -> Self {
-        let entry = |name| (name, Entry { last: None, noted: NodeLiveness::Unknown });
+        let entry = |name| (name, Entry { last: None, gone: None, noted: NodeLiveness::Unknown });
         Self {
             timeout,
             started: Instant::now(),
@@ -83,11 +85,20 @@ impl Live {
         let name = seen.report.node.clone();
         let before = {
             let mut nodes = self.nodes.lock();
-            let unknown = Entry { last: None, noted: NodeLiveness::Unknown };
+            let unknown = Entry { last: None, gone: None, noted: NodeLiveness::Unknown };
             nodes.entry(name).or_insert(unknown).last.replace(seen)
         };
         self.reports.send_modify(|count| *count += 1);
         before.map(|seen| seen.report)
+    }
+
+    /// Takes a node for down at once, until its next report: its session with ZooKeeper has ended.
+    pub(super) fn gone(&self, node: &str) {
+        if let Some(entry) = self.nodes.lock().get_mut(node) {
+            entry.gone = Some(Instant::now());
+        }
+        // Nobody needs to wait for it any more.
+        self.reports.send_modify(|count| *count += 1);
     }
 
     /// Whether a node is up, or may be and has not had the time to say so yet.
@@ -159,6 +170,7 @@ impl Live {
 
     fn liveness(&self, entry: &Entry) -> NodeLiveness {
         match &entry.last {
+            Some(seen) if entry.gone.is_some_and(|gone| gone >= seen.at) => NodeLiveness::Down,
             Some(seen) if seen.at.elapsed() < self.timeout => NodeLiveness::Up,
             None if self.started.elapsed() < self.timeout => NodeLiveness::Unknown,
             _ => NodeLiveness::Down,

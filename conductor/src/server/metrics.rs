@@ -11,8 +11,10 @@ use axum::response::Response;
 use metrics::{Histogram, Key, Label, Level, Metadata, Recorder, Unit};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
+use super::ApiState;
+use super::answer::{ApiError, WasFenced};
+use super::front::Front;
 use super::view::View;
-use super::{ApiState, answer::ApiError};
 use crate::api::NodeLiveness;
 
 /// From a read out of cache to a change that waits for nodes.
@@ -22,8 +24,10 @@ const BUCKETS: [f64; 12] =
 const METADATA: Metadata<'static> = Metadata::new("conductor", Level::INFO, Some("conductor"));
 
 /// Names, units and meanings, in the order of the page.
-const GAUGES: [(&str, &str); 10] = [
+const GAUGES: [(&str, &str); 12] = [
     ("conductor_build_info", "Always 1; the label tells the version"),
+    ("afs_conductor_active", "1 while this conductor decides, 0 while it stands by"),
+    ("conductor_zookeeper_connected", "1 while ZooKeeper is there; absent where none is used"),
     ("conductor_revision", "Decisions made so far"),
     ("conductor_volumes", "Volumes"),
     ("conductor_volume_bytes", "Sum of the sizes of all volumes"),
@@ -80,8 +84,20 @@ impl Metrics {
         self.recorder.register_histogram(&seconds, &METADATA).record(took.as_secs_f64());
     }
 
-    /// The page, with the cluster as it is now.
-    pub(super) fn render(&self, view: &View) -> String {
+    /// The page.
+    fn render(&self, front: &Front, view: Option<&View>) -> String {
+        self.gauge("afs_conductor_active", Vec::new(), u64::from(view.is_some()));
+        if let Some(connected) = front.zookeeper_connected() {
+            self.gauge("conductor_zookeeper_connected", Vec::new(), u64::from(connected));
+        }
+        if let Some(view) = view {
+            self.set(view);
+        }
+        self.handle.render()
+    }
+
+    /// The cluster as it is now. Who stands by shows it as it was at the end of its term.
+    fn set(&self, view: &View) {
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         let rows = &view.rows;
         self.gauge("conductor_revision", Vec::new(), rows.revision);
@@ -102,7 +118,6 @@ impl Metrics {
         self.gauge("conductor_disks", Vec::new(), count(rows.disks.len()));
         self.gauge("conductor_disk_total_bytes", Vec::new(), space.total_bytes);
         self.gauge("conductor_disk_free_bytes", Vec::new(), space.free_bytes);
-        self.handle.render()
     }
 }
 
@@ -121,7 +136,7 @@ fn describe(recorder: &PrometheusRecorder) {
 
 /// Counts and times every call.
 pub(super) async fn measure(
-    State(shared): State<ApiState>,
+    State(front): State<ApiState>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -136,7 +151,12 @@ pub(super) async fn measure(
         Label::new("method", method_word(&method)),
         Label::new("status", response.status().as_str().to_owned()),
     ];
-    shared.metrics.request(labels, started.elapsed());
+    front.metrics.request(labels, started.elapsed());
+    if response.extensions().get::<WasFenced>().is_some()
+        && let Some(term) = front.term()
+    {
+        term.fenced();
+    }
     response
 }
 
@@ -157,7 +177,10 @@ fn method_word(method: &axum::http::Method) -> &'static str {
 /// In the text format of Prometheus.
 #[utoipa::path(get, path = "/metrics", tag = "health",
     responses((status = 200, body = String, content_type = "text/plain")))]
-pub(super) async fn metrics(State(shared): State<ApiState>) -> Result<String, ApiError> {
-    let view = shared.view().await?;
-    Ok(shared.metrics.render(&view))
+pub(super) async fn metrics(State(front): State<ApiState>) -> Result<String, ApiError> {
+    let view = match front.term() {
+        Some(shared) => Some(shared.view().await?),
+        None => None,
+    };
+    Ok(front.metrics.render(&front, view.as_ref()))
 }

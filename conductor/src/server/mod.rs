@@ -1,11 +1,12 @@
-//! The conductor as a server: [`Conductor::start`] opens MetaDB and serves the API until it is
-//! stopped. `conductor serve` runs one by itself, `afs standalone` one inside the node's process;
+//! The conductor as a server: [`Conductor::start`] serves the API until it is stopped, and decides
+//! while it is the active one: always, unless several conductors elect one through ZooKeeper. `conductor serve` runs one by itself, `afs standalone` one inside the node's process;
 //! nothing here is global, so any number can live in one process.
 
 mod answer;
 mod beliefs;
 mod connection;
 mod extract;
+mod front;
 mod leadership;
 mod live;
 mod metrics;
@@ -13,6 +14,7 @@ mod nodes;
 mod outcome;
 mod routes;
 mod status;
+mod term;
 mod view;
 mod watch_nodes;
 
@@ -20,6 +22,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use afs_coordination::{ConductorRecord, Coordination, Embedded, ZooKeeper, ZooKeeperConfig};
 use axum::Router;
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -28,8 +31,10 @@ use tokio::task::JoinHandle;
 
 use crate::db::{DbError, MetaDb, OpenError, Place};
 use connection::Connections;
+use front::Front;
 use live::Live;
 use metrics::Metrics;
+use term::{Term, serve_terms};
 
 /// How long a stop waits for calls in progress.
 const STOP_WAIT: Duration = Duration::from_secs(5);
@@ -46,6 +51,10 @@ pub struct ConductorConfig {
     pub node_timeout: Duration,
     /// How long a change waits for the nodes concerned to put it into effect.
     pub apply_wait: Duration,
+    /// Where the conductors of the cluster elect the active one; without it this one is alone.
+    pub zookeeper: Option<ZooKeeperConfig>,
+    /// Where clients and the other conductors find this one, when that is not `api_listen`.
+    pub advertise: Option<String>,
 }
 
 impl ConductorConfig {
@@ -56,6 +65,8 @@ impl ConductorConfig {
             api_listen,
             node_timeout: Duration::from_secs(10),
             apply_wait: Duration::from_secs(5),
+            zookeeper: None,
+            advertise: None,
         }
     }
 }
@@ -69,6 +80,15 @@ pub enum StartError {
     /// MetaDB could not be read.
     #[error(transparent)]
     Read(#[from] DbError),
+    /// Others would not find the API.
+    #[error(
+        "the API listens on {address}, which is no address that others could use; say under which \
+         URL they find it, such as --advertise http://192.0.2.1:49180"
+    )]
+    NotAnAddress {
+        /// The address.
+        address: SocketAddr,
+    },
     /// The API's address could not be taken.
     #[error(
         "cannot serve the API on {address}: {source}. Choose another address (--api), or stop what uses it"
@@ -81,52 +101,68 @@ pub enum StartError {
     },
 }
 
-/// What every call works with.
+/// What every call works with: one term in office.
 struct Shared {
     db: MetaDb,
     live: Live,
-    metrics: Metrics,
-    config: ConductorConfig,
-    openapi: String,
-    stop: watch::Receiver<bool>,
-}
-
-impl Shared {
-    /// Waits for the stop; a sender that is gone means stop, too.
-    async fn stopped(&self) {
-        let mut stop = self.stop.clone();
-        let _ = stop.wait_for(|stop| *stop).await;
-    }
+    front: Arc<Front>,
+    /// Set when the term is over, or about to be: calls wait no longer.
+    stopping: watch::Sender<bool>,
+    /// Set when somebody else has taken the token.
+    fenced: watch::Sender<bool>,
 }
 
 /// As axum hands it to a call.
-type ApiState = Arc<Shared>;
+type ApiState = Arc<Front>;
 
 /// The server. It has no state of its own; see [`Running`].
 #[derive(Debug)]
 pub struct Conductor;
 
 impl Conductor {
-    /// Opens MetaDB and serves the API on the current tokio runtime.
+    /// Serves the API on the current tokio runtime. A conductor that is alone opens MetaDB first;
+    /// of several, each does so when it becomes active.
     pub async fn start(config: ConductorConfig) -> Result<Running, StartError> {
-        let metrics = Metrics::new();
-        let db = MetaDb::open_measured(&config.database, metrics.transaction_seconds()).await?;
         let listen = |source| StartError::Listen { address: config.api_listen, source };
         let listener = TcpListener::bind(config.api_listen).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
+        let api = config.advertise.clone().unwrap_or_else(|| format!("http://{address}"));
+        if config.zookeeper.is_some() && config.advertise.is_none() && address.ip().is_unspecified()
+        {
+            return Err(StartError::NotAnAddress { address });
+        }
         warn_when_exposed(address);
-        let nodes = db.snapshot().await?.nodes.into_iter().map(|row| row.name);
-        let live = Live::new(config.node_timeout, nodes);
         let (stop_sender, stop) = watch::channel(false);
         let (router, openapi) = routes::router();
-        let shared = Arc::new(Shared { db, live, metrics, config, openapi, stop: stop.clone() });
-        let app = routes::finish(router, shared.clone());
-        let watcher = tokio::spawn(watch_nodes::watch(shared.clone()));
+        let coordination = match config.zookeeper.clone() {
+            Some(zookeeper) => {
+                Coordination::ZooKeeper(ZooKeeper::start(zookeeper.watching_nodes(true)))
+            }
+            None => Coordination::Embedded(Embedded::default()),
+        };
+        let metrics = Metrics::new();
+        let record = own_record(api.clone());
+        let front = Front::new(config, coordination, metrics, openapi, api);
+        let front = Arc::new(front);
+        front.coordination.stand(record);
+        let first = match front.coordination {
+            Coordination::Embedded(_) => Some(Term::begin(front.clone()).await?),
+            Coordination::ZooKeeper(_) => None,
+        };
+        let app = routes::finish(router, front.clone());
+        let database = &front.config.database;
+        tracing::info!(%address, %database, "conductor ready");
+        let (end_terms, ended) = watch::channel(false);
+        let terms = tokio::spawn(serve_terms(front.clone(), first, ended));
         let server = tokio::spawn(serve(listener, app, stop));
-        let database = &shared.config.database;
-        tracing::info!(%address, cluster = %shared.db.cluster(), %database, "conductor ready");
-        Ok(Running { address, shared, stop: stop_sender, server, watcher })
+        Ok(Running { address, front, stop: stop_sender, server, end_terms, terms })
     }
+}
+
+fn own_record(api: String) -> ConductorRecord {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let software = env!("CARGO_PKG_VERSION").to_owned();
+    ConductorRecord { api, host: host.trim().to_owned(), software, token: None }
 }
 
 fn warn_when_exposed(address: SocketAddr) {
@@ -152,10 +188,11 @@ async fn serve(listener: TcpListener, app: Router, mut stop: watch::Receiver<boo
 /// A conductor that serves. Dropping it stops it too, without waiting.
 pub struct Running {
     address: SocketAddr,
-    shared: Arc<Shared>,
+    front: Arc<Front>,
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
-    watcher: JoinHandle<()>,
+    end_terms: watch::Sender<bool>,
+    terms: JoinHandle<()>,
 }
 
 impl Running {
@@ -169,14 +206,25 @@ impl Running {
         format!("http://{}", self.address)
     }
 
-    /// Ends waiting calls, lets others finish, closes MetaDB.
+    /// Whether it is the active one.
+    pub fn is_active(&self) -> bool {
+        self.front.term().is_some()
+    }
+
+    /// Ends waiting calls, lets others finish, closes MetaDB, hands over.
     pub async fn stop(mut self) {
         self.stop.send_replace(true);
+        if let Some(term) = self.front.term() {
+            term.stopping.send_replace(true);
+        }
         if tokio::time::timeout(STOP_WAIT, &mut self.server).await.is_err() {
             self.server.abort();
         }
-        let _ = self.watcher.await;
-        self.shared.db.close().await;
+        // Only now, because calls in progress need MetaDB.
+        self.end_terms.send_replace(true);
+        let _ = self.terms.await;
+        // After MetaDB was closed, so that the next one finds it free.
+        self.front.coordination.close().await;
         tracing::info!("conductor stopped");
     }
 }

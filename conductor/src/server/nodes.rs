@@ -34,7 +34,7 @@ pub(super) async fn take_in(
     for (kind, message) in news(before.as_deref(), &bad_news) {
         shared.db.note(Severity::Warning, kind, name, message).await?;
     }
-    let every = shared.config.node_timeout / REPORTS_PER_TIMEOUT;
+    let every = shared.front.config.node_timeout / REPORTS_PER_TIMEOUT;
     Ok(ReportAnswer {
         revision: decided.revision,
         report_every_ms: every.as_millis().try_into().unwrap_or(u64::MAX),

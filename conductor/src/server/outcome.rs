@@ -35,7 +35,7 @@ impl Shared {
             notes.push(format!("node {name} is not up; it takes effect there when it returns"));
         }
         let waiting_for = tokio::select! {
-            waiting_for = self.live.wait_applied(&concerned, revision, self.config.apply_wait) => {
+            waiting_for = self.live.wait_applied(&concerned, revision, self.front.config.apply_wait) => {
                 waiting_for
             }
             () = self.stopped() => concerned.iter().filter(up).cloned().collect(),

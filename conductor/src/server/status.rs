@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use super::live::LiveNode;
 use super::view::View;
-use crate::api::{DiskKind, DiskState, NodeLiveness, Replica, Status, Volume, VolumeState};
+use crate::api::{
+    ConductorStatus, DiskKind, DiskState, NodeLiveness, Replica, Status, Volume, VolumeState,
+};
 use crate::size::human;
 
 /// Problems named one by one; the rest is counted.
@@ -31,7 +33,7 @@ impl View {
         })
     }
 
-    pub(super) fn status(&self, cluster: uuid::Uuid) -> Status {
+    pub(super) fn status(&self, cluster: uuid::Uuid, conductors: Vec<ConductorStatus>) -> Status {
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         let problems = self.problems();
         let volumes = self.volumes();
@@ -61,6 +63,7 @@ impl View {
             volume_bytes: self.rows.volumes.iter().map(|volume| volume.size_bytes).sum(),
             subsystems: count(self.rows.subsystems.len()),
             namespaces: count(self.rows.namespaces.len()),
+            conductors,
         }
     }
 

@@ -1,27 +1,39 @@
 //! The conductor's background work: noticing nodes that come and go, giving their volumes to
 //! others, emptying nodes and disks, and keeping the metrics' memory small.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use afs_coordination::Nodes;
+
 use super::{Shared, leadership};
 use crate::api::{NodeLiveness, Severity};
+use crate::db::DbError;
 
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Runs until the conductor stops.
+/// Runs until the end of the term.
 pub(super) async fn watch(shared: Arc<Shared>) {
     let stopped = shared.stopped();
     tokio::pin!(stopped);
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut nodes = shared.front.coordination.nodes();
+    let mut registered = BTreeSet::new();
     loop {
         tokio::select! {
             () = &mut stopped => return,
             _ = ticks.tick() => {
                 note_transitions(&shared).await;
                 look_after_volumes(&shared).await;
-                shared.metrics.upkeep();
+                shared.front.metrics.upkeep();
+            }
+            Ok(()) = nodes.changed() => {
+                let now = nodes.borrow_and_update().clone();
+                note_registrations(&shared, &now, &mut registered);
+                note_transitions(&shared).await;
+                look_after_volumes(&shared).await;
             }
         }
     }
@@ -36,6 +48,19 @@ async fn look_after_volumes(shared: &Shared) {
     }
 }
 
+/// A node that was registered and is not any more has ended, or its machine or network has. One
+/// that never registered is judged by its reports alone.
+fn note_registrations(shared: &Shared, now: &Nodes, registered: &mut BTreeSet<String>) {
+    if !now.current {
+        return;
+    }
+    let names: BTreeSet<String> = now.nodes.keys().cloned().collect();
+    for node in registered.difference(&names) {
+        shared.live.gone(node);
+    }
+    *registered = names;
+}
+
 async fn note_transitions(shared: &Shared) {
     for (node, liveness) in shared.live.transitions() {
         let (severity, kind, message) = match liveness {
@@ -47,6 +72,9 @@ async fn note_transitions(shared: &Shared) {
         };
         if let Err(error) = shared.db.note(severity, kind, &node, message).await {
             tracing::warn!(%error, node, kind, "an event could not be written");
+            if matches!(error, DbError::Fenced) {
+                shared.fenced();
+            }
         }
     }
 }

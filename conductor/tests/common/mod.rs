@@ -42,6 +42,11 @@ impl Home {
         Self { place: url.parse::<PostgresUrl>().unwrap().into(), _folder: None }
     }
 
+    /// The same one, for a second conductor.
+    pub fn shared(&self) -> Self {
+        Self { place: self.place.clone(), _folder: None }
+    }
+
     /// A second one of the same kind.
     pub async fn another(&self) -> Self {
         match self.place {
@@ -209,6 +214,10 @@ async fn run(
             tokio::time::sleep(pause).await;
             continue;
         };
+        if answer.status() == 503 {
+            tokio::time::sleep(pause).await;
+            continue;
+        }
         assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
         let wait = u8::from(!knobs.lock().idle);
         let url = format!("{base}/state?after={}&wait={wait}", report.applied_revision);

@@ -10,13 +10,14 @@ use crate::api::{Disk, ErrorBody, EventList, EventQuery, Node, Status, VersionIn
 use crate::server::ApiState;
 use crate::server::answer::Answer;
 use crate::server::extract::{Path, Query};
+use crate::server::front::Active;
 
 const EVENTS_USUAL: u32 = 100;
 
 /// List nodes
 #[utoipa::path(get, path = "/api/v1/nodes", tag = "cluster",
     responses((status = 200, body = Vec<Node>)))]
-pub(super) async fn nodes(State(shared): State<ApiState>) -> Answer<Vec<Node>> {
+pub(super) async fn nodes(Active(shared): Active) -> Answer<Vec<Node>> {
     Ok(Json(shared.view().await?.nodes()))
 }
 
@@ -24,14 +25,14 @@ pub(super) async fn nodes(State(shared): State<ApiState>) -> Answer<Vec<Node>> {
 #[utoipa::path(get, path = "/api/v1/nodes/{name}", tag = "cluster",
     params(("name" = String, Path, description = "Name")),
     responses((status = 200, body = Node), (status = "default", body = ErrorBody)))]
-pub(super) async fn node(State(shared): State<ApiState>, Path(name): Path<String>) -> Answer<Node> {
+pub(super) async fn node(Active(shared): Active, Path(name): Path<String>) -> Answer<Node> {
     Ok(Json(shared.view().await?.find_node(&name)?))
 }
 
 /// List disks
 #[utoipa::path(get, path = "/api/v1/disks", tag = "cluster",
     responses((status = 200, body = Vec<Disk>)))]
-pub(super) async fn disks(State(shared): State<ApiState>) -> Answer<Vec<Disk>> {
+pub(super) async fn disks(Active(shared): Active) -> Answer<Vec<Disk>> {
     Ok(Json(shared.view().await?.disks()))
 }
 
@@ -41,7 +42,7 @@ pub(super) async fn disks(State(shared): State<ApiState>) -> Answer<Vec<Disk>> {
 #[utoipa::path(get, path = "/api/v1/events", tag = "cluster", params(EventQuery),
     responses((status = 200, body = EventList), (status = "default", body = ErrorBody)))]
 pub(super) async fn events(
-    State(shared): State<ApiState>,
+    Active(shared): Active,
     Query(query): Query<EventQuery>,
 ) -> Answer<EventList> {
     let mut last = shared.db.last_event();
@@ -58,16 +59,24 @@ pub(super) async fn events(
 /// The cluster on one page
 #[utoipa::path(get, path = "/api/v1/status", tag = "cluster",
     responses((status = 200, body = Status)))]
-pub(super) async fn status(State(shared): State<ApiState>) -> Answer<Status> {
+pub(super) async fn status(Active(shared): Active) -> Answer<Status> {
     let view = shared.view().await?;
-    Ok(Json(view.status(shared.db.cluster())))
+    Ok(Json(view.status(shared.db.cluster(), shared.front.conductors())))
 }
 
 /// Whether the conductor works
+///
+/// One that stands by works, too.
 #[utoipa::path(get, path = "/healthz", tag = "health",
     responses((status = 200, body = VersionInfo), (status = "default", body = ErrorBody)))]
-pub(super) async fn healthz(State(shared): State<ApiState>) -> Answer<VersionInfo> {
-    shared.db.check().await?;
+pub(super) async fn healthz(State(front): State<ApiState>) -> Answer<VersionInfo> {
+    let status = match front.term() {
+        Some(shared) => {
+            shared.db.check().await?;
+            "ok"
+        }
+        None => "standby",
+    };
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    Ok(Json(VersionInfo { status: "ok".to_owned(), version }))
+    Ok(Json(VersionInfo { status: status.to_owned(), version }))
 }

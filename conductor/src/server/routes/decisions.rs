@@ -2,16 +2,15 @@
 
 use afs_decisions::Asker;
 use axum::Json;
-use axum::extract::State;
 use uuid::Uuid;
 
 use crate::api::{
     AccuseRequest, AdmitRequest, ClaimRequest, DecisionAnswer, ErrorBody, RenewRequest,
 };
 use crate::db::{Asked, DbError, Decided};
-use crate::server::ApiState;
 use crate::server::answer::Answer;
 use crate::server::extract::{Body, Path};
+use crate::server::front::Active;
 
 /// Claim a volume
 ///
@@ -21,7 +20,7 @@ use crate::server::extract::{Body, Path};
     params(("uuid" = Uuid, Path, description = "The volume")),
     responses((status = 200, body = DecisionAnswer), (status = "default", body = ErrorBody)))]
 pub(super) async fn claim(
-    State(shared): State<ApiState>,
+    Active(shared): Active,
     Path(volume): Path<Uuid>,
     Body(ClaimRequest { node, process }): Body<ClaimRequest>,
 ) -> Answer<DecisionAnswer> {
@@ -34,7 +33,7 @@ pub(super) async fn claim(
     params(("uuid" = Uuid, Path, description = "The volume")),
     responses((status = 200, body = DecisionAnswer), (status = "default", body = ErrorBody)))]
 pub(super) async fn renew(
-    State(shared): State<ApiState>,
+    Active(shared): Active,
     Path(volume): Path<Uuid>,
     Body(RenewRequest { node, process, epoch }): Body<RenewRequest>,
 ) -> Answer<DecisionAnswer> {
@@ -50,7 +49,7 @@ pub(super) async fn renew(
     params(("uuid" = Uuid, Path, description = "The volume")),
     responses((status = 200, body = DecisionAnswer), (status = "default", body = ErrorBody)))]
 pub(super) async fn accuse(
-    State(shared): State<ApiState>,
+    Active(shared): Active,
     Path(volume): Path<Uuid>,
     Body(request): Body<AccuseRequest>,
 ) -> Answer<DecisionAnswer> {
@@ -69,7 +68,7 @@ pub(super) async fn accuse(
     params(("uuid" = Uuid, Path, description = "The volume")),
     responses((status = 200, body = DecisionAnswer), (status = "default", body = ErrorBody)))]
 pub(super) async fn admit(
-    State(shared): State<ApiState>,
+    Active(shared): Active,
     Path(volume): Path<Uuid>,
     Body(request): Body<AdmitRequest>,
 ) -> Answer<DecisionAnswer> {

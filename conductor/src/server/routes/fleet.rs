@@ -1,15 +1,15 @@
 //! Calls that change nodes and disks.
 
 use axum::Json;
-use axum::extract::State;
 
 use crate::api::{Disk, ErrorBody, FleetChanged, NodeLiveness};
 use crate::placement;
 use crate::refusal::Refusal;
+use crate::server::Shared;
 use crate::server::answer::Answer;
 use crate::server::extract::Path;
+use crate::server::front::Active;
 use crate::server::outcome::Concerned;
-use crate::server::{ApiState, Shared};
 
 /// Empty a node
 ///
@@ -18,7 +18,7 @@ use crate::server::{ApiState, Shared};
     params(("name" = String, Path, description = "Name")),
     responses((status = 200, body = FleetChanged), (status = "default", body = ErrorBody)))]
 pub(super) async fn drain(
-    State(shared): State<ApiState>,
+    Active(shared): Active,
     Path(name): Path<String>,
 ) -> Answer<FleetChanged> {
     let decided = shared.db.set_draining(&name, true).await?;
@@ -30,7 +30,7 @@ pub(super) async fn drain(
     params(("name" = String, Path, description = "Name")),
     responses((status = 200, body = FleetChanged), (status = "default", body = ErrorBody)))]
 pub(super) async fn resume(
-    State(shared): State<ApiState>,
+    Active(shared): Active,
     Path(name): Path<String>,
 ) -> Answer<FleetChanged> {
     let decided = shared.db.set_draining(&name, false).await?;
@@ -44,7 +44,7 @@ pub(super) async fn resume(
     params(("name" = String, Path, description = "Name")),
     responses((status = 200, body = FleetChanged), (status = "default", body = ErrorBody)))]
 pub(super) async fn remove(
-    State(shared): State<ApiState>,
+    Active(shared): Active,
     Path(name): Path<String>,
 ) -> Answer<FleetChanged> {
     if shared.view().await?.find_node(&name)?.state == NodeLiveness::Up {
@@ -59,7 +59,7 @@ pub(super) async fn remove(
 #[utoipa::path(get, path = "/api/v1/disks/{uuid}", tag = "cluster",
     params(("uuid" = String, Path, description = "UUID or path")),
     responses((status = 200, body = Disk), (status = "default", body = ErrorBody)))]
-pub(super) async fn disk(State(shared): State<ApiState>, Path(uuid): Path<String>) -> Answer<Disk> {
+pub(super) async fn disk(Active(shared): Active, Path(uuid): Path<String>) -> Answer<Disk> {
     Ok(Json(placement::find(&shared.view().await?.disks(), &uuid)?.clone()))
 }
 
@@ -70,7 +70,7 @@ pub(super) async fn disk(State(shared): State<ApiState>, Path(uuid): Path<String
     params(("uuid" = String, Path, description = "UUID or path")),
     responses((status = 200, body = FleetChanged), (status = "default", body = ErrorBody)))]
 pub(super) async fn retire(
-    State(shared): State<ApiState>,
+    Active(shared): Active,
     Path(uuid): Path<String>,
 ) -> Answer<FleetChanged> {
     set_retired(&shared, &uuid, true).await
@@ -81,7 +81,7 @@ pub(super) async fn retire(
     params(("uuid" = String, Path, description = "UUID or path")),
     responses((status = 200, body = FleetChanged), (status = "default", body = ErrorBody)))]
 pub(super) async fn restore(
-    State(shared): State<ApiState>,
+    Active(shared): Active,
     Path(uuid): Path<String>,
 ) -> Answer<FleetChanged> {
     set_retired(&shared, &uuid, false).await

@@ -1,7 +1,6 @@
 //! Calls about hosts: who may connect, and how.
 
 use axum::Json;
-use axum::extract::State;
 
 use crate::api::{
     AllowHost, ConnectInfo, ConnectQuery, ErrorBody, HostAccess, Subsystem, SubsystemChanged,
@@ -9,19 +8,17 @@ use crate::api::{
 use crate::connect::connect_info as info;
 use crate::names::check_nqn;
 use crate::refusal::Refusal;
+use crate::server::Shared;
 use crate::server::answer::Answer;
 use crate::server::extract::{Body, Path, Query};
+use crate::server::front::Active;
 use crate::server::outcome::Concerned;
-use crate::server::{ApiState, Shared};
 
 /// List who may use a subsystem
 #[utoipa::path(get, path = "/api/v1/subsystems/{nqn}/hosts", tag = "subsystems",
     params(("nqn" = String, Path, description = "NQN")),
     responses((status = 200, body = HostAccess), (status = "default", body = ErrorBody)))]
-pub(super) async fn list(
-    State(shared): State<ApiState>,
-    Path(nqn): Path<String>,
-) -> Answer<HostAccess> {
+pub(super) async fn list(Active(shared): Active, Path(nqn): Path<String>) -> Answer<HostAccess> {
     let Subsystem { nqn, allow_any_host, hosts, .. } = shared.view().await?.find_subsystem(&nqn)?;
     Ok(Json(HostAccess { nqn, allow_any_host, hosts }))
 }
@@ -32,7 +29,7 @@ pub(super) async fn list(
     params(("nqn" = String, Path, description = "NQN")),
     responses((status = 200, body = SubsystemChanged), (status = "default", body = ErrorBody)))]
 pub(super) async fn allow(
-    State(shared): State<ApiState>,
+    Active(shared): Active,
     Path(nqn): Path<String>,
     Body(request): Body<AllowHost>,
 ) -> Answer<SubsystemChanged> {
@@ -46,7 +43,7 @@ pub(super) async fn allow(
         ("host" = String, Path, description = "NQN of the host, or `any`")),
     responses((status = 200, body = SubsystemChanged), (status = "default", body = ErrorBody)))]
 pub(super) async fn deny(
-    State(shared): State<ApiState>,
+    Active(shared): Active,
     Path((nqn, host)): Path<(String, String)>,
 ) -> Answer<SubsystemChanged> {
     let decided = shared.db.deny_host(&nqn, &host).await?;
@@ -57,7 +54,7 @@ pub(super) async fn deny(
 #[utoipa::path(get, path = "/api/v1/connect-info", tag = "subsystems", params(ConnectQuery),
     responses((status = 200, body = ConnectInfo), (status = "default", body = ErrorBody)))]
 pub(super) async fn connect_info(
-    State(shared): State<ApiState>,
+    Active(shared): Active,
     Query(query): Query<ConnectQuery>,
 ) -> Answer<ConnectInfo> {
     if let Some(host) = &query.host {

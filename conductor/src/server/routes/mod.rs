@@ -110,6 +110,6 @@ async fn nothing_here() -> ApiError {
 /// This API, for programs.
 #[utoipa::path(get, path = "/openapi.json", tag = "health",
     responses((status = 200, description = "OpenAPI 3.1", body = serde_json::Value)))]
-async fn openapi(State(shared): State<ApiState>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, "application/json")], shared.openapi.clone())
+async fn openapi(State(front): State<ApiState>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, "application/json")], front.openapi.clone())
 }

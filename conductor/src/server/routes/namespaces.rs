@@ -1,12 +1,11 @@
 //! Calls about namespaces.
 
 use axum::Json;
-use axum::extract::State;
 
 use crate::api::{AddNamespace, ErrorBody, Namespace, NamespaceChanged, VolumeState};
-use crate::server::ApiState;
 use crate::server::answer::Answer;
 use crate::server::extract::{Body, Path};
+use crate::server::front::Active;
 use crate::server::outcome::Concerned;
 
 /// List the namespaces of a subsystem
@@ -14,7 +13,7 @@ use crate::server::outcome::Concerned;
     params(("nqn" = String, Path, description = "NQN")),
     responses((status = 200, body = Vec<Namespace>), (status = "default", body = ErrorBody)))]
 pub(super) async fn list(
-    State(shared): State<ApiState>,
+    Active(shared): Active,
     Path(nqn): Path<String>,
 ) -> Answer<Vec<Namespace>> {
     Ok(Json(shared.view().await?.find_subsystem(&nqn)?.namespaces))
@@ -28,7 +27,7 @@ pub(super) async fn list(
     params(("nqn" = String, Path, description = "NQN")),
     responses((status = 200, body = NamespaceChanged), (status = "default", body = ErrorBody)))]
 pub(super) async fn add(
-    State(shared): State<ApiState>,
+    Active(shared): Active,
     Path(nqn): Path<String>,
     Body(request): Body<AddNamespace>,
 ) -> Answer<NamespaceChanged> {
@@ -62,7 +61,7 @@ pub(super) async fn add(
     params(("nqn" = String, Path, description = "NQN"), ("nsid" = u32, Path, description = "NSID")),
     responses((status = 200, body = NamespaceChanged), (status = "default", body = ErrorBody)))]
 pub(super) async fn remove(
-    State(shared): State<ApiState>,
+    Active(shared): Active,
     Path((nqn, nsid)): Path<(String, u32)>,
 ) -> Answer<NamespaceChanged> {
     let decided = shared.db.remove_namespace(&nqn, nsid).await?;

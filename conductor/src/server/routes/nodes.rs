@@ -4,15 +4,15 @@ use std::future::Future;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use crate::api::{ErrorBody, NodeReport, NodeState, ReportAnswer, StateQuery};
 use crate::refusal::{Kind, Refusal};
+use crate::server::Shared;
 use crate::server::answer::{Answer, ApiError};
 use crate::server::extract::{Body, Path, Query};
-use crate::server::{ApiState, Shared};
+use crate::server::front::Active;
 
 /// Longest wait for news.
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -25,7 +25,7 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
     params(("name" = String, Path, description = "Name of the node")),
     responses((status = 200, body = ReportAnswer), (status = "default", body = ErrorBody)))]
 pub(super) async fn report(
-    State(shared): State<ApiState>,
+    Active(shared): Active,
     Path(name): Path<String>,
     Body(report): Body<NodeReport>,
 ) -> Answer<ReportAnswer> {
@@ -41,7 +41,7 @@ pub(super) async fn report(
         (status = 204, description = "Nothing changed within `wait`"),
         (status = "default", body = ErrorBody)))]
 pub(super) async fn state(
-    State(shared): State<ApiState>,
+    Active(shared): Active,
     Path(name): Path<String>,
     Query(query): Query<StateQuery>,
 ) -> Result<Response, ApiError> {

@@ -1,18 +1,17 @@
 //! Calls about subsystems.
 
 use axum::Json;
-use axum::extract::State;
 
 use crate::api::{CreateSubsystem, ErrorBody, Subsystem, SubsystemChanged, Version};
-use crate::server::ApiState;
 use crate::server::answer::Answer;
 use crate::server::extract::{Body, Path, Query};
+use crate::server::front::Active;
 use crate::server::outcome::Concerned;
 
 /// List subsystems
 #[utoipa::path(get, path = "/api/v1/subsystems", tag = "subsystems",
     responses((status = 200, body = Vec<Subsystem>)))]
-pub(super) async fn list(State(shared): State<ApiState>) -> Answer<Vec<Subsystem>> {
+pub(super) async fn list(Active(shared): Active) -> Answer<Vec<Subsystem>> {
     Ok(Json(shared.view().await?.subsystems()))
 }
 
@@ -20,10 +19,7 @@ pub(super) async fn list(State(shared): State<ApiState>) -> Answer<Vec<Subsystem
 #[utoipa::path(get, path = "/api/v1/subsystems/{nqn}", tag = "subsystems",
     params(("nqn" = String, Path, description = "NQN")),
     responses((status = 200, body = Subsystem), (status = "default", body = ErrorBody)))]
-pub(super) async fn show(
-    State(shared): State<ApiState>,
-    Path(nqn): Path<String>,
-) -> Answer<Subsystem> {
+pub(super) async fn show(Active(shared): Active, Path(nqn): Path<String>) -> Answer<Subsystem> {
     Ok(Json(shared.view().await?.find_subsystem(&nqn)?))
 }
 
@@ -34,7 +30,7 @@ pub(super) async fn show(
     request_body = CreateSubsystem,
     responses((status = 200, body = SubsystemChanged), (status = "default", body = ErrorBody)))]
 pub(super) async fn create(
-    State(shared): State<ApiState>,
+    Active(shared): Active,
     Body(request): Body<CreateSubsystem>,
 ) -> Answer<SubsystemChanged> {
     let decided = shared.db.create_subsystem(&request.nqn).await?;
@@ -50,7 +46,7 @@ pub(super) async fn create(
     params(("nqn" = String, Path, description = "NQN"), Version),
     responses((status = 200, body = SubsystemChanged), (status = "default", body = ErrorBody)))]
 pub(super) async fn delete(
-    State(shared): State<ApiState>,
+    Active(shared): Active,
     Path(nqn): Path<String>,
     Query(version): Query<Version>,
 ) -> Answer<SubsystemChanged> {

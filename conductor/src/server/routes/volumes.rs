@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use afs_decisions::{BLOCK_BYTES, DEFAULT_SHARD_BYTES, default_min_in_sync};
 use axum::Json;
-use axum::extract::State;
 
 use crate::api::{
     CreateVolume, ErrorBody, ForceReplica, LeadVolume, Outcome, ReplicaState, ResizeVolume,
@@ -13,16 +12,17 @@ use crate::api::{
 use crate::db::{NewVolume, check_replication};
 use crate::placement;
 use crate::refusal::Refusal;
+use crate::server::Shared;
 use crate::server::answer::Answer;
 use crate::server::extract::{Body, Path, Query};
+use crate::server::front::Active;
 use crate::server::outcome::Concerned;
-use crate::server::{ApiState, Shared};
 use crate::size::{human, round_up};
 
 /// List volumes
 #[utoipa::path(get, path = "/api/v1/volumes", tag = "volumes",
     responses((status = 200, body = Vec<Volume>)))]
-pub(super) async fn list(State(shared): State<ApiState>) -> Answer<Vec<Volume>> {
+pub(super) async fn list(Active(shared): Active) -> Answer<Vec<Volume>> {
     Ok(Json(shared.view().await?.volumes()))
 }
 
@@ -30,10 +30,7 @@ pub(super) async fn list(State(shared): State<ApiState>) -> Answer<Vec<Volume>> 
 #[utoipa::path(get, path = "/api/v1/volumes/{name}", tag = "volumes",
     params(("name" = String, Path, description = "Name or UUID")),
     responses((status = 200, body = Volume), (status = "default", body = ErrorBody)))]
-pub(super) async fn show(
-    State(shared): State<ApiState>,
-    Path(name): Path<String>,
-) -> Answer<Volume> {
+pub(super) async fn show(Active(shared): Active, Path(name): Path<String>) -> Answer<Volume> {
     Ok(Json(shared.view().await?.find_volume(&name)?))
 }
 
@@ -43,7 +40,7 @@ pub(super) async fn show(
 #[utoipa::path(post, path = "/api/v1/volumes", tag = "volumes", request_body = CreateVolume,
     responses((status = 200, body = VolumeChanged), (status = "default", body = ErrorBody)))]
 pub(super) async fn create(
-    State(shared): State<ApiState>,
+    Active(shared): Active,
     Body(request): Body<CreateVolume>,
 ) -> Answer<VolumeChanged> {
     // What is wrong with the request itself is said before what is wrong with the disks.
@@ -100,7 +97,7 @@ fn shard_sizes(size_bytes: u64, shard_blocks: u64) -> Vec<u64> {
     params(("name" = String, Path, description = "Name or UUID")),
     responses((status = 200, body = VolumeChanged), (status = "default", body = ErrorBody)))]
 pub(super) async fn lead(
-    State(shared): State<ApiState>,
+    Active(shared): Active,
     Path(name): Path<String>,
     Body(LeadVolume { node }): Body<LeadVolume>,
 ) -> Answer<VolumeChanged> {
@@ -119,7 +116,7 @@ pub(super) async fn lead(
     params(("name" = String, Path, description = "Name or UUID")),
     responses((status = 200, body = VolumeChanged), (status = "default", body = ErrorBody)))]
 pub(super) async fn force(
-    State(shared): State<ApiState>,
+    Active(shared): Active,
     Path(name): Path<String>,
     Body(ForceReplica { replica }): Body<ForceReplica>,
 ) -> Answer<VolumeChanged> {
@@ -137,7 +134,7 @@ pub(super) async fn force(
     params(("name" = String, Path, description = "Name or UUID")),
     responses((status = 200, body = VolumeChanged), (status = "default", body = ErrorBody)))]
 pub(super) async fn min_in_sync(
-    State(shared): State<ApiState>,
+    Active(shared): Active,
     Path(name): Path<String>,
     Body(SetMinInSync { min_in_sync }): Body<SetMinInSync>,
 ) -> Answer<VolumeChanged> {
@@ -154,7 +151,7 @@ pub(super) async fn min_in_sync(
     params(("name" = String, Path, description = "Name or UUID")),
     responses((status = 200, body = VolumeChanged), (status = "default", body = ErrorBody)))]
 pub(super) async fn resize(
-    State(shared): State<ApiState>,
+    Active(shared): Active,
     Path(name): Path<String>,
     Body(request): Body<ResizeVolume>,
 ) -> Answer<VolumeChanged> {
@@ -175,7 +172,7 @@ pub(super) async fn resize(
     params(("name" = String, Path, description = "Name or UUID"), Version),
     responses((status = 200, body = VolumeChanged), (status = "default", body = ErrorBody)))]
 pub(super) async fn delete(
-    State(shared): State<ApiState>,
+    Active(shared): Active,
     Path(name): Path<String>,
     Query(version): Query<Version>,
 ) -> Answer<VolumeChanged> {
