@@ -11,13 +11,18 @@ use std::time::{Duration, Instant};
 use afs_coordination::{Coordination, NodeRecord, ZooKeeper, ZooKeeperConfig};
 use common::*;
 use conductor::api::*;
+use conductor::db::MetaDb;
 use conductor::server::{Conductor, StartError};
 use nvmf_tests::process::{Tied, spawn, tied};
 use nvmf_tests::zookeeper::{Server, server_for, shared_server_for};
+use rustix::process::Signal;
 use serde_json::Value;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_conductor");
 const SESSION: Duration = Duration::from_millis(1500);
+
+/// What a process of this program is to be instead of a test.
+const MEMBER: &str = "AFS_TEST_CONDUCTOR";
 
 /// One `conductor serve`.
 struct Member {
@@ -38,6 +43,16 @@ impl Member {
         command.args(["serve", "--api", &api, "--cluster", cluster, "--data"]).arg(folder);
         command.args(["--zookeeper", &server.address()]);
         command.args(["--zookeeper-session-timeout-ms", &SESSION.as_millis().to_string()]);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        Self { process: spawn(command).unwrap(), url: format!("http://{api}") }
+    }
+
+    /// The same in a process of this very program, on PostgreSQL.
+    fn on_postgres(server: &Server, cluster: &str, database: &str) -> Self {
+        let api = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let mut command = tied(std::env::current_exe().unwrap());
+        command.args(["--exact", "one_conductor_for_another_test"]);
+        command.env(MEMBER, [&api, &server.address(), cluster, database].join(" "));
         command.stdin(Stdio::null()).stdout(Stdio::null());
         Self { process: spawn(command).unwrap(), url: format!("http://{api}") }
     }
@@ -103,8 +118,9 @@ async fn a_killed_conductor_is_replaced_and_everybody_finds_the_new_one() {
         .build()
         .unwrap();
     let path = "/api/v1/volumes?x=1";
-    let led = no_redirects.get(format!("{}{path}", second.url)).send().await.unwrap();
-    assert_eq!(led.status(), 307);
+    let ask = || no_redirects.get(format!("{}{path}", second.url)).send();
+    eventually("it knows the active one", async || ask().await.unwrap().status() == 307).await;
+    let led = ask().await.unwrap();
     assert_eq!(led.headers()["location"], format!("{}{path}", first.url));
     let body: ErrorBody = led.json().await.unwrap();
     assert_eq!(body.error, ErrorCode::Standby);
@@ -223,4 +239,88 @@ async fn of_two_that_think_that_they_are_active_the_older_one_is_refused() {
     assert_eq!(newer.post("/api/v1/subsystems", body("c")).await.0, 200);
     let list = newer.get("/api/v1/subsystems").await.1;
     assert_eq!(list.as_array().unwrap().len(), 2, "{list}");
+}
+
+/// No test: see [`Member::on_postgres`].
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_conductor_for_another_test() {
+    let Ok(member) = std::env::var(MEMBER) else { return };
+    let parts: Vec<&str> = member.split(' ').collect();
+    let &[api, zookeeper, cluster, database] = parts.as_slice() else { panic!("{member}") };
+    let mut config = config(&Home::at(database));
+    config.api_listen = api.parse().unwrap();
+    let zookeeper = ZooKeeperConfig::new(zookeeper, cluster).unwrap();
+    config.zookeeper = Some(zookeeper.with_session_timeout(SESSION).unwrap());
+    let _running = Conductor::start(config).await.unwrap();
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_conductor_is_replaced_and_decides_nothing_when_it_goes_on() {
+    let name = "a_frozen_conductor_is_replaced_and_decides_nothing_when_it_goes_on";
+    let Some(server) = shared_server_for(name) else { return };
+    if !postgres::may_run(name) {
+        return;
+    }
+    let database = postgres::database().await;
+    let old = Member::on_postgres(server, "frozen", &database);
+    old.until("ok").await;
+    let new = Member::on_postgres(server, "frozen", &database);
+    new.until("standby").await;
+    ok(&new.url, "subsystem create nqn.2026-11.com.example:before").await;
+
+    old.process.signal(Signal::STOP).unwrap();
+    let took = new.until("ok").await;
+    println!("fail-over from a frozen one took {took:?} of a session of {SESSION:?}");
+    // The one that hangs does not keep a caller for long.
+    let both = format!("{},{}", old.url, new.url);
+    ok(&both, "subsystem create nqn.2026-11.com.example:meanwhile").await;
+
+    // What reached it while it was frozen is the first that it does.
+    let late = serde_json::json!({"nqn": "nqn.2026-11.com.example:late"});
+    let no_redirects =
+        reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+    let late =
+        no_redirects.build().unwrap().post(format!("{}/api/v1/subsystems", old.url)).json(&late);
+    let late = tokio::spawn(late.send());
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    old.process.signal(Signal::CONT).unwrap();
+    let late = in_time("an answer", late).await.unwrap().unwrap();
+    let status = late.status().as_u16();
+    let refused: ErrorBody = late.json().await.unwrap();
+    println!("{status} {}", refused.message);
+    assert!([503, 307].contains(&status), "{status}");
+    assert_eq!(refused.error, ErrorCode::Standby);
+    old.until("standby").await;
+    assert_eq!(new.health().await, "ok", "the new one is not disturbed");
+    let list = ok(&old.url, "subsystem list").await;
+    assert!(list.contains("before") && list.contains("meanwhile"), "{list}");
+    assert!(!list.contains("late"), "{list}");
+}
+
+#[tokio::test]
+async fn a_conductor_whose_token_was_taken_ends_its_term_and_waits_for_its_next_turn() {
+    let name = "a_conductor_whose_token_was_taken_ends_its_term_and_waits_for_its_next_turn";
+    let Some(server) = shared_server_for(name) else { return };
+    let Some(home) = Home::postgres(name).await else { return };
+    let cluster = Cluster::on_with(home, |config| {
+        let zookeeper = ZooKeeperConfig::new(&server.address(), "fenced").unwrap();
+        config.zookeeper = Some(zookeeper.with_session_timeout(SESSION).unwrap());
+    })
+    .await;
+    eventually("it is active", async || cluster.running.is_active()).await;
+    let body = |name: &str| serde_json::json!({"nqn": format!("nqn.2026-11.com.example:{name}")});
+    let create = async |name| cluster.post("/api/v1/subsystems", body(name)).await;
+    assert_eq!(create("a").await.0, 200);
+
+    // As another conductor does that ZooKeeper has made the active one.
+    let taken = MetaDb::open(&cluster.home.place).await.unwrap();
+    let (status, refused) = create("b").await;
+    assert_eq!((status, &refused["error"]), (503, &serde_json::json!("standby")), "{refused}");
+    assert!(refused["message"].as_str().unwrap().contains("taken over"), "{refused}");
+    eventually("its term is over", async || !cluster.running.is_active()).await;
+    taken.close().await;
+    // Nobody else stands, so it is its turn again, with a token of its own.
+    eventually("its next term", async || create("c").await.0 == 200).await;
+    cluster.running.stop().await;
 }
