@@ -17,6 +17,8 @@ pub(super) struct Live {
     nodes: Mutex<BTreeMap<String, Entry>>,
     /// Counts reports, for those who wait for one.
     reports: watch::Sender<u64>,
+    /// Counts news about who does not reach whom.
+    doubts: watch::Sender<u64>,
     /// Which leader could not reach which node, and when it said so.
     accusations: Mutex<BTreeMap<(NodeId, NodeId), Instant>>,
 }
@@ -57,13 +59,23 @@ impl Live {
             started: Instant::now(),
             nodes: Mutex::new(nodes.into_iter().map(entry).collect()),
             reports: watch::Sender::new(0),
+            doubts: watch::Sender::new(0),
             accusations: Mutex::default(),
         }
     }
 
     /// A leader could not reach a node.
     pub(super) fn accuse(&self, accuser: NodeId, accused: NodeId) {
-        self.accusations.lock().insert((accuser, accused), Instant::now());
+        let before = self.accusations.lock().insert((accuser, accused), Instant::now());
+        let fresh = Duration::from_millis(EVIDENCE_FRESH_MS);
+        if before.is_none_or(|at| at.elapsed() > fresh) {
+            self.doubts.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// Tells when somebody says that it does not reach somebody whom it reached before.
+    pub(super) fn doubts(&self) -> watch::Receiver<u64> {
+        self.doubts.subscribe()
     }
 
     /// What leaders said lately, and how long ago.
@@ -86,8 +98,12 @@ impl Live {
         let before = {
             let mut nodes = self.nodes.lock();
             let unknown = Entry { last: None, gone: None, noted: NodeLiveness::Unknown };
-            nodes.entry(name).or_insert(unknown).last.replace(seen)
+            nodes.entry(name).or_insert(unknown).last.replace(seen.clone())
         };
+        let known = before.as_ref().map_or(&[][..], |seen| &seen.report.unreachable);
+        if seen.report.unreachable.iter().any(|peer| !known.contains(peer)) {
+            self.doubts.send_modify(|count| *count += 1);
+        }
         self.reports.send_modify(|count| *count += 1);
         before.map(|seen| seen.report)
     }

@@ -21,6 +21,7 @@ pub(super) async fn watch(shared: Arc<Shared>) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut nodes = shared.front.coordination.nodes();
     let mut registered = BTreeSet::new();
+    let mut doubts = shared.live.doubts();
     loop {
         tokio::select! {
             () = &mut stopped => return,
@@ -29,6 +30,8 @@ pub(super) async fn watch(shared: Arc<Shared>) {
                 look_after_volumes(&shared).await;
                 shared.front.metrics.upkeep();
             }
+            // Evidence starts an election at once; safety does not rest on it (DESIGN 7).
+            Ok(()) = doubts.changed() => look_after_volumes(&shared).await,
             Ok(()) = nodes.changed() => {
                 let now = nodes.borrow_and_update().clone();
                 note_registrations(&shared, &now, &mut registered);
