@@ -5,11 +5,13 @@
 //!     over tcp and rdma { files { ext4_survives, xfs_survives } }
 //!     over tcp alone { digests { digests_change_nothing } }
 //!     over rdma alone { devices { lost_device_is_survived } }
-//!     over rdma with one host { hostile { hostile_host_harms_nobody } }
+//!     on one kernel over tcp and rdma { resources { nothing_is_left_behind } }
+//!     over tcp alone { cluster { node_may_die } }
+//!     over rdma alone { hostile { hostile_host_harms_nobody } }
 //! }
 //! ```
 //!
-//! What does not use the host's kernel but a host of our own runs in one guest alone.
+//! What asks about the node more than about the host's kernel runs with the newer kernel alone.
 //!
 //! Over TCP the node runs natively and only the host is in the guest; over RDMA both are in the guest, on soft RDMA.
 //! Such tests run only under `cargo lab test`, which prepared the machine; elsewhere they are skipped by name.
@@ -233,14 +235,11 @@ pub fn run(kernel: Kernel, transport: Transport, test: &str, body: fn(&mut Scene
 #[macro_export]
 macro_rules! on_every_kernel {
     (over tcp and rdma $both:tt over tcp alone $tcp:tt over rdma alone $rdma:tt
-     over rdma with one host $one:tt) => {
+     on one kernel over tcp and rdma $one_both:tt over tcp alone $one_tcp:tt
+     over rdma alone $one_rdma:tt) => {
         $crate::on_every_kernel!(@kernel linux_6_12 V6_12 $both $tcp $rdma);
         $crate::on_every_kernel!(@kernel linux_6_1 V6_1 $both $tcp $rdma);
-        mod linux_6_12_alone {
-            mod rdma {
-                $crate::on_every_kernel!(@tests V6_12 Rdma $one);
-            }
-        }
+        $crate::on_every_kernel!(@kernel linux_6_12_alone V6_12 $one_both $one_tcp $one_rdma);
     };
     (@kernel $line:ident $kernel:ident $both:tt $tcp:tt $rdma:tt) => {
         mod $line {

@@ -47,16 +47,8 @@ nvmf_tests::on_every_kernel! {
         failure {
             killed_node_comes_back_under_io_and_nothing_is_lost,
         }
-        resources {
-            two_hundred_connections_leave_nothing_behind,
-            sixty_four_hosts_at_once_leave_nothing_behind,
-            storm_of_hosts_that_come_back_leaves_nothing_behind,
-        }
     }
     over tcp alone {
-        cluster {
-            replicated_volume_outlives_each_of_its_nodes,
-        }
         digests {
             digests_change_nothing_but_the_checking,
         }
@@ -71,6 +63,20 @@ nvmf_tests::on_every_kernel! {
             address_that_leaves_its_device_is_served_where_it_appears,
             ipv6_carries_io_as_well,
         }
+    }
+    on one kernel over tcp and rdma {
+        resources {
+            two_hundred_connections_leave_nothing_behind,
+            sixty_four_hosts_at_once_leave_nothing_behind,
+            storm_of_hosts_that_come_back_leaves_nothing_behind,
+        }
+    }
+    over tcp alone {
+        cluster {
+            replicated_volume_outlives_each_of_its_nodes,
+        }
+    }
+    over rdma alone {
         hosts {
             host_that_loses_its_power_under_load_leaves_nothing_behind,
         }
@@ -79,8 +85,6 @@ nvmf_tests::on_every_kernel! {
             node_without_a_device_serves_it_once_it_is_there,
             node_that_may_not_use_the_devices_says_what_to_set,
         }
-    }
-    over rdma with one host {
         hostile {
             hostile_host_harms_nobody_but_itself,
         }
