@@ -2,6 +2,7 @@
 //! through [`afs_env::Disk`] by the store, and directly by tests that cut the power or break
 //! things.
 
+mod faults;
 mod image;
 
 use std::cell::{Cell, RefCell};
@@ -14,6 +15,7 @@ use afs_env::{Buffer, BufferMut, BufferPool, Disk, DiskError};
 use image::{Image, SECTOR, Version};
 pub use image::{Loss, Snapshot};
 
+use crate::clock::SimClock;
 use crate::random::SimRandom;
 
 /// What a disk is like.
@@ -37,10 +39,17 @@ enum Operation {
     Nothing,
 }
 
+/// Where the result of an operation is left for whoever waits for it.
+#[derive(Default)]
+struct Ticket {
+    result: Option<Result<Vec<u8>, DiskError>>,
+    waker: Option<Waker>,
+}
+
 struct Pending {
     id: u64,
     operation: Operation,
-    waker: Option<Waker>,
+    ticket: Rc<RefCell<Ticket>>,
 }
 
 #[derive(Default)]
@@ -50,16 +59,25 @@ struct Faults {
     writes_at: (u64, u64),
     syncs: usize,
     reads: Vec<(u64, u64)>,
+    dead: bool,
+}
+
+/// How long operations take.
+struct Timing {
+    clock: SimClock,
+    random: SimRandom,
+    /// Every operation takes so many times what it would.
+    slowness: u32,
 }
 
 struct Inner {
     config: DiskConfig,
     image: Image,
     pending: Vec<Pending>,
-    done: Vec<(u64, Result<Vec<u8>, DiskError>)>,
     next_id: u64,
     faults: Faults,
     sync_failed: bool,
+    timing: Option<Timing>,
 }
 
 /// See the module documentation. Clones are handles to the same disk.
@@ -87,10 +105,10 @@ impl SimDisk {
             config,
             image,
             pending: Vec::new(),
-            done: Vec::new(),
             next_id: 0,
             faults: Faults::default(),
             sync_failed: false,
+            timing: None,
         };
         Self { inner: Rc::new(RefCell::new(inner)), pool: pool.clone(), operations: Rc::default() }
     }
@@ -144,19 +162,32 @@ impl SimDisk {
 
     /// Makes an operation that is chosen by chance happen.
     pub(crate) fn step(&self, random: &SimRandom) {
-        let mut inner = self.inner.borrow_mut();
-        let mut index = random.below(inner.pending.len());
-        for _ in 0..4 {
-            if inner.is_slow(index) {
-                index = random.below(inner.pending.len());
+        let id = {
+            let inner = self.inner.borrow();
+            let mut index = random.below(inner.pending.len());
+            for _ in 0..4 {
+                if inner.is_slow(index) {
+                    index = random.below(inner.pending.len());
+                }
             }
+            inner.pending.get(index).map(|pending| pending.id)
+        };
+        if let Some(id) = id {
+            self.happen(id, random);
         }
+    }
+
+    /// An operation ends, unless a cut has already ended it.
+    fn happen(&self, id: u64, random: &SimRandom) {
+        let mut inner = self.inner.borrow_mut();
+        let Some(index) = inner.pending.iter().position(|pending| pending.id == id) else { return };
         let pending = inner.pending.swap_remove(index);
         let result = inner.perform(&pending.operation, random);
-        inner.done.push((pending.id, result));
         drop(inner);
         self.operations.set(self.operations.get() + 1);
-        if let Some(waker) = pending.waker {
+        let mut ticket = pending.ticket.borrow_mut();
+        ticket.result = Some(result);
+        if let Some(waker) = ticket.waker.take() {
             waker.wake();
         }
     }
@@ -167,24 +198,30 @@ impl SimDisk {
     }
 
     async fn submit(&self, operation: Operation) -> Result<Vec<u8>, DiskError> {
-        let id = {
-            let mut inner = self.inner.borrow_mut();
-            let id = inner.next_id;
-            inner.next_id += 1;
-            inner.pending.push(Pending { id, operation, waker: None });
-            id
-        };
+        let ticket = Rc::new(RefCell::new(Ticket::default()));
+        self.begin(operation, ticket.clone());
         poll_fn(|context| {
-            let mut inner = self.inner.borrow_mut();
-            if let Some(index) = inner.done.iter().position(|(done, _)| *done == id) {
-                return Poll::Ready(inner.done.swap_remove(index).1);
+            let mut ticket = ticket.borrow_mut();
+            match ticket.result.take() {
+                Some(result) => Poll::Ready(result),
+                None => {
+                    ticket.waker = Some(context.waker().clone());
+                    Poll::Pending
+                }
             }
-            if let Some(pending) = inner.pending.iter_mut().find(|pending| pending.id == id) {
-                pending.waker = Some(context.waker().clone());
-            }
-            Poll::Pending
         })
         .await
+    }
+
+    fn begin(&self, operation: Operation, ticket: Rc<RefCell<Ticket>>) {
+        let mut inner = self.inner.borrow_mut();
+        let id = inner.next_id;
+        inner.next_id += 1;
+        inner.pending.push(Pending { id, operation, ticket });
+        if let Some(timing) = &inner.timing {
+            let (disk, random) = (self.clone(), timing.random.clone());
+            timing.clock.after(timing.latency(), move || disk.happen(id, &random));
+        }
     }
 
     async fn submit_write(
@@ -214,6 +251,9 @@ impl Inner {
 
     fn perform(&mut self, operation: &Operation, random: &SimRandom) -> Result<Vec<u8>, DiskError> {
         const EIO: DiskError = DiskError::Io { errno: 5 };
+        if self.faults.dead {
+            return Err(DiskError::Gone);
+        }
         match operation {
             Operation::Read { offset, length } => {
                 let end = offset + *length as u64;
@@ -295,12 +335,5 @@ impl Disk for SimDisk {
     async fn write_zeroes(&self, offset: u64, len: u64) -> Result<(), DiskError> {
         let length = usize::try_from(len).map_err(|_| DiskError::OutOfRange)?;
         self.submit_write(offset, vec![0; length], false).await
-    }
-}
-
-impl SimDisk {
-    /// Flips bits of one byte of what is on the disk, as rot does.
-    pub fn flip(&self, offset: u64, bits: u8) {
-        self.inner.borrow_mut().image.flip(offset, bits);
     }
 }
