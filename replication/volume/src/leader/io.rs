@@ -253,7 +253,8 @@ impl<H: Host> Leader<H> {
     ) -> Result<(), VolumeError> {
         let shared = self.shared();
         let range = if planted(Mutant::WriteOverlap) { 0..0 } else { piece.volume_range.clone() };
-        let _held = shared.locks.write(range).await;
+        // The number first: who waited for one with a range in hand would keep the equaliser from the failed writes that fill
+        // the window.
         let open = Open {
             shared,
             sequence: shared.tracker.begin().await,
@@ -261,6 +262,7 @@ impl<H: Host> Leader<H> {
             range: piece.range.clone(),
             sent: Cell::new(false),
         };
+        let _held = shared.locks.write(range).await;
         shared.count_write();
         loop {
             let view = self.serving(until).await?;

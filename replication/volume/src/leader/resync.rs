@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use uuid::Uuid;
 
 use super::call::{Ended, To};
@@ -94,7 +95,7 @@ impl<H: Host> Leader<H> {
         }
         member.failed.store(false, Ordering::Release);
         member.set_mode(Mode::Live);
-        self.shared().tracker.barrier().await;
+        self.barrier_while_leading().await?;
         let source = self.source(&view, shard)?;
         let sides =
             if planted(Mutant::OneSidedResync) { vec![source] } else { vec![source, index] };
@@ -112,6 +113,24 @@ impl<H: Host> Leader<H> {
             self.copy_chunk(shard, member, *chunk).await?;
         }
         self.admit(shard, member).await
+    }
+
+    /// Waits for the writes that are open now. `None` when the leader is over: it closes failed ones no more.
+    async fn barrier_while_leading(&self) -> Option<()> {
+        let over = async {
+            loop {
+                let view = self.view();
+                if view.phase == Phase::Over {
+                    return;
+                }
+                self.view_changed(view.number, LOOK).await;
+            }
+        };
+        let barrier = std::pin::pin!(self.shared().tracker.barrier());
+        match select(barrier, std::pin::pin!(over)).await {
+            Either::Left(_) => Some(()),
+            Either::Right(_) => None,
+        }
     }
 
     /// The in-sync replica that copies come from: the local one if there is one.
@@ -182,7 +201,7 @@ impl<H: Host> Leader<H> {
     async fn admit(&self, shard: usize, member: &Arc<Member>) -> Option<()> {
         if !planted(Mutant::AdmitFailed) {
             member.set_mode(Mode::Required);
-            self.shared().tracker.barrier().await;
+            self.barrier_while_leading().await?;
         }
         let view = self.view();
         let missed = member.has_failed() || view.phase != Phase::Serving;
@@ -204,9 +223,11 @@ impl<H: Host> Leader<H> {
                 self.shared().trouble.notify_one();
             }
         }
+        let mut seen = view.number;
         loop {
-            self.view_changed(view.number, LOOK).await;
+            self.view_changed(seen, LOOK).await;
             let now = self.view();
+            seen = now.number;
             if now.phase == Phase::Over {
                 return None;
             }

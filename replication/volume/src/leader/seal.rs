@@ -66,9 +66,13 @@ impl<H: Host> Leader<H> {
                 }
                 members.all(|key| reports.contains_key(&key))
             });
-            if complete && self.find_differences(view, &reports).await {
-                self.shared().unsettled.lock().extend(0..shards);
-                return Sealed::All;
+            if complete {
+                if self.find_differences(view, &reports).await {
+                    self.shared().unsettled.lock().extend(0..shards);
+                    return Sealed::All;
+                }
+                // One that has promised may have been restarted since: all are asked again.
+                reports.clear();
             }
             if let Some((shard, replica)) = missing
                 && self.now().saturating_sub(started) > self.seal_patience(shard, &reports)
