@@ -18,17 +18,29 @@ use sqlx::{ConnectOptions, Connection, Executor, PgConnection};
 /// Where Debian puts the programs of each version.
 const VERSIONS: &str = "/usr/lib/postgresql";
 
+/// Who owns everything.
 const USER: &str = "afs";
+
+/// A user that needs a password. Everyone else is let in without.
+pub const GUARDED: &str = "guarded";
 
 const START_WAIT: Duration = Duration::from_secs(60);
 
-/// Runs PostgreSQL until standard input ends, which it does with the test process, however that
-/// ends. Then nothing is left, unless the last word was to keep it.
-const KEEPER: &str = r#""$0" "$@" & server=$!
+/// Makes the data if need be and runs PostgreSQL until standard input ends, which it does with the
+/// test process, however that ends. Then nothing is left, unless the last word was to keep it.
+const KEEPER: &str = r#"
+[ -d data ] || {
+    "$PROGRAMS/initdb" --auth=trust --locale=C --encoding=UTF8 --no-sync --username=afs -D data
+    printf 'local all guarded password\nlocal all all trust\n' > data/pg_hba.conf
+}
+"$PROGRAMS/postgres" -D data -k "$PWD" -F -c listen_addresses= -c max_connections=200 \
+    -c shared_buffers=16MB -c full_page_writes=off & server=$!
 read -r word
-kill -QUIT "$server"
+# While it starts it does not listen to this signal.
+while kill -QUIT "$server"; do sleep 0.05; done
 wait "$server"
-[ "$word" = keep ] || rm -rf "$FOLDER""#;
+[ "$word" = keep ] || rm -rf "$PWD"
+"#;
 
 /// A test's part on SQLite and on PostgreSQL: each function takes a `Home`.
 macro_rules! on_both {
@@ -74,8 +86,13 @@ pub fn may_run(test: &str) -> bool {
 
 /// A database of its own for a test, on the server that all tests share; its URL.
 pub async fn database() -> String {
+    shared().database().await
+}
+
+/// The server that all tests of a process share.
+pub fn shared() -> &'static Server {
     static SHARED: OnceLock<Server> = OnceLock::new();
-    SHARED.get_or_init(Server::start).database().await
+    SHARED.get_or_init(Server::start)
 }
 
 impl Server {
@@ -86,14 +103,6 @@ impl Server {
             chown(&folder, Some(user), Some(group)).unwrap();
         }
         let mut server = Self { folder, programs, keeper: None };
-        let made = server
-            .command("initdb")
-            .args(["--auth=trust", "--locale=C", "--encoding=UTF8", "--no-sync"])
-            .args(["--username", USER, "--pgdata"])
-            .arg(server.folder.join("data"))
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
         server.go_on();
         server
     }
@@ -101,19 +110,15 @@ impl Server {
     /// Starts it again, on the data that it had.
     pub fn go_on(&mut self) {
         let log = File::create(self.folder.join("log")).unwrap();
-        let keeper = self
-            .command("postgres")
-            .arg("-D")
-            .arg(self.folder.join("data"))
-            .arg("-k")
-            .arg(&self.folder)
-            .args(["-F", "-c", "listen_addresses=", "-c", "max_connections=200"])
-            .args(["-c", "shared_buffers=16MB", "-c", "full_page_writes=off"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn();
-        self.keeper = Some(keeper.unwrap());
+        let mut keeper = Command::new("sh");
+        keeper.args(["-c", KEEPER]).current_dir(&self.folder).env("PROGRAMS", &self.programs);
+        // A terminal's interrupt is for the test process alone.
+        keeper.process_group(0).stdin(Stdio::piped());
+        keeper.stdout(log.try_clone().unwrap()).stderr(log);
+        if let Some((user, group)) = other_user() {
+            keeper.uid(user).gid(group);
+        }
+        self.keeper = Some(keeper.spawn().unwrap());
     }
 
     /// Stops it at once, as a crash would; its data stays.
@@ -129,7 +134,11 @@ impl Server {
     }
 
     pub fn url(&self, database: &str) -> String {
-        format!("postgres://{USER}@localhost/{database}?host={}", self.folder.display())
+        self.url_as(USER, database)
+    }
+
+    pub fn url_as(&self, user: &str, database: &str) -> String {
+        format!("postgres://{user}@localhost/{database}?host={}", self.folder.display())
     }
 
     /// Makes a database and returns its name.
@@ -161,23 +170,6 @@ impl Server {
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             }
         }
-    }
-
-    /// One of its programs, under [`KEEPER`] if it is the server itself.
-    fn command(&self, program: &str) -> Command {
-        let path = self.programs.join(program);
-        let mut command = if program == "postgres" {
-            let mut keeper = Command::new("sh");
-            keeper.args(["-c", KEEPER]).arg(path);
-            keeper
-        } else {
-            Command::new(path)
-        };
-        command.current_dir(&self.folder).env("FOLDER", &self.folder).process_group(0);
-        if let Some((user, group)) = other_user() {
-            command.uid(user).gid(group);
-        }
-        command
     }
 }
 
