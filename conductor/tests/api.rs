@@ -413,7 +413,22 @@ async fn second_namespace_of_a_volume_is_refused_and_a_former_nsid_comes_back(ho
     assert_eq!(back.1["namespace"]["nsid"], 1);
 }
 
+async fn older_copy_of_metadb_is_a_problem_in_the_status(home: Home) {
+    let cluster = Cluster::on(home).await;
+    let mut ahead = report("n1", vec![]);
+    ahead.applied_revision = 1000;
+    let answer = cluster.put("/api/v1/nodes/n1/report", json!(ahead)).await;
+    assert_eq!((answer.0, &answer.1["revision"]), (200, &json!(1001)), "{answer:?}");
+    let status = cluster.get("/api/v1/status").await.1;
+    assert_eq!(status["healthy"], json!(false));
+    assert!(status["problems"][0].as_str().unwrap().contains("older copy"), "{status}");
+    ahead.applied_revision = u64::MAX;
+    let absurd = cluster.put("/api/v1/nodes/n1/report", json!(ahead)).await;
+    assert_eq!(error(&absurd), (400, "invalid"));
+}
+
 postgres::on_both!(
+    older_copy_of_metadb_is_a_problem_in_the_status,
     volume_goes_from_nothing_to_exported_to_gone,
     answer_names_the_node_that_has_not_applied_the_change_yet,
     node_that_is_gone_is_said_and_not_waited_for,

@@ -265,3 +265,23 @@ fn port_in_use_is_a_clear_error() {
     assert_eq!(output.status.code(), Some(1));
     contains_all(&text(&output.stderr), &[&address, "in use", "--api"]);
 }
+
+#[test]
+fn daemon_that_waits_for_its_database_says_so_and_ends_on_sigterm() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut command = command();
+    command.args(["serve", "--api", "127.0.0.1:0", "--log-format=json"]);
+    command.env("CONDUCTOR_DATABASE", format!("postgres://afs:secret@{free}/afs"));
+    let mut child = Stopped(command.stderr(Stdio::piped()).spawn().unwrap());
+    let mut lines = BufReader::new(child.0.stderr.take().unwrap()).lines();
+    let line = lines.next().unwrap().unwrap();
+    contains_all(&line, &["cannot reach", &free.to_string(), "trying again"]);
+    assert!(!line.contains("secret"), "{line}");
+    let pid = child.0.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    assert!(child.0.wait().unwrap().success());
+
+    let wrong = serve(&["--database", "mysql://db.example/afs"]);
+    assert_eq!(wrong.status.code(), Some(2));
+    contains_all(&text(&wrong.stderr), &["postgres://"]);
+}

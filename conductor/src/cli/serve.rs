@@ -19,12 +19,20 @@ pub(super) fn run(arguments: ServeArguments, api: Option<String>) -> Result<(), 
         // Before anything is opened, so that a signal during the start is not lost.
         let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
-        let started = Conductor::start(settings.conductor).await;
+        let told = async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        tokio::pin!(told);
+        // The start may wait for a database.
+        let started = tokio::select! {
+            started = Conductor::start(settings.conductor) => started,
+            () = &mut told => return Ok(()),
+        };
         let running = started.map_err(|error| Failure::Other(error.to_string()))?;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+        told.await;
         running.stop().await;
         Ok(())
     })

@@ -7,6 +7,7 @@ use std::time::Duration;
 use afs_coordination::{ZooKeeperConfig, ZooKeeperSettings};
 use clap::{Args, ValueEnum};
 use conductor::api::DEFAULT_LISTEN;
+use conductor::db::{Place, PostgresUrl};
 use conductor::names::nearest;
 use conductor::server::ConductorConfig;
 use serde::Deserialize;
@@ -32,6 +33,10 @@ struct Settings {
     /// Folder of the database [default: /var/lib/conductor]
     #[arg(long, env = "CONDUCTOR_DATA", value_name = "DIR")]
     data: Option<PathBuf>,
+    /// PostgreSQL database to use instead, such as postgres://afs@db.example/afs; its password may
+    /// also be in PGPASSWORD or ~/.pgpass
+    #[arg(long, env = "CONDUCTOR_DATABASE", value_name = "URL", hide_env_values = true)]
+    database: Option<String>,
     /// Address of the API, without tokens or TLS: keep it on loopback or a trusted network. Its
     /// flag is the `--api` of the whole program.
     #[arg(skip)]
@@ -67,8 +72,9 @@ struct Settings {
 }
 
 /// The keys, for suggestions; a test holds them against the fields.
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "data",
+    "database",
     "api",
     "node_timeout_seconds",
     "apply_wait_seconds",
@@ -115,6 +121,7 @@ impl Settings {
     fn or(self, file: Self) -> Self {
         Self {
             data: self.data.or(file.data),
+            database: self.database.or(file.database),
             api: self.api.or(file.api),
             node_timeout_seconds: self.node_timeout_seconds.or(file.node_timeout_seconds),
             apply_wait_seconds: self.apply_wait_seconds.or(file.apply_wait_seconds),
@@ -146,8 +153,13 @@ impl Settings {
             Some(listen) => listen,
             None => DEFAULT_LISTEN.parse().map_err(|error| format!("{DEFAULT_LISTEN}: {error}"))?,
         };
-        let data = self.data.unwrap_or_else(|| DEFAULT_DATA.into());
-        let mut conductor = ConductorConfig::new(data, listen);
+        let place = match self.database {
+            Some(url) => {
+                url.parse::<PostgresUrl>().map_err(|error| format!("database: {error}"))?.into()
+            }
+            None => Place::Folder(self.data.unwrap_or_else(|| DEFAULT_DATA.into())),
+        };
+        let mut conductor = ConductorConfig::new(place, listen);
         conductor.zookeeper = zookeeper;
         conductor.advertise = self.advertise.as_deref().map(advertised).transpose()?;
         match self.node_timeout_seconds {
@@ -215,7 +227,8 @@ mod tests {
                     apply_wait_seconds = 4\nzookeeper = 'a:1,b:2/x'\ncluster = 'c'\n\
                     zookeeper_secret_file = '/dev/stdin'\nzookeeper_session_timeout_ms = 900\n\
                     advertise = 'http://x:1/'\nlog = 'debug'\nlog_format = 'json'";
-        assert_eq!(text.lines().count(), KEYS.len());
+        // `database` takes the place of `data` and has a test of its own.
+        assert_eq!(text.lines().count() + 1, KEYS.len());
         let written = parse(text).unwrap();
         let nowhere =
             Settings { zookeeper_secret_file: Some("/nowhere".into()), ..written.clone() };
@@ -232,11 +245,29 @@ mod tests {
     }
 
     #[test]
+    fn database_is_postgresql_and_its_password_is_not_shown() {
+        let text = "data = '/x'\ndatabase = 'postgres://afs:secret@db.example/afs'";
+        let place = parse(text).unwrap().in_force().unwrap().conductor.database;
+        assert_eq!(place.to_string(), "postgres://afs@db.example:5432/afs");
+        assert!(!format!("{place:?}").contains("secret"));
+        for (url, part) in [
+            ("mysql://db.example/afs", "postgres://"),
+            ("db.example", "postgres://"),
+            ("postgres://afs:secret@db.example", "names no database"),
+            ("postgres://afs:secret@db.example:port/afs", "port"),
+        ] {
+            let text = format!("database = '{url}'");
+            let error = parse(&text).unwrap().in_force().unwrap_err();
+            assert!(error.contains(part) && !error.contains("secret"), "{url}: {error}");
+        }
+    }
+
+    #[test]
     fn mistyped_key_is_named_with_the_one_that_was_meant() {
         let error = parse("appi = '127.0.0.1:1'").unwrap_err();
         assert!(error.contains("`appi`") && error.contains("`api`"), "{error}");
         let error = parse("colour = 'red'").unwrap_err();
-        assert!(error.contains("data, api"), "{error}");
+        assert!(error.contains("data, database, api"), "{error}");
         assert!(parse("api = 'here'").unwrap_err().contains("api"));
     }
 

@@ -1,20 +1,34 @@
 //! One decision: one transaction, one revision, at least one event.
+//!
+//! - **Fencing.** A conductor takes the next token when it opens MetaDB. A decision that finds a
+//!   higher one is not made, and from then on the conductor neither decides nor reads.
+//! - **A lost answer to COMMIT** is read back, never guessed: every event carries the id of its
+//!   decision. Reading back takes the lock that the decision held, so it waits for the end of the
+//!   lost transaction, and what it finds then is final.
+//! - **An older copy.** A database that is behind what this conductor or a node has seen of it was
+//!   restored, or a standby lost something. Numbers then go on above what was seen, so that none
+//!   is given twice, and an event says so.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use metrics::Histogram;
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use super::DbError;
-use super::backend::Transaction;
+use super::backend::{Pool, Transaction};
 use super::numbers::{narrow, now_ms, sql};
-use super::query::{query, query_as};
+use super::query::{query, query_as, query_scalar};
 use crate::api::Severity;
 use crate::refusal::Refusal;
 
 /// Events kept; older ones are dropped as new ones come.
 const EVENTS_KEPT: i64 = 100_000;
+
+/// For reading back. A lost transaction may still be open; PostgreSQL ends it within half of this.
+const READ_BACK_WAIT: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 20 });
+const READ_BACK_PAUSE: Duration = Duration::from_millis(200);
 
 /// A decision that is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,25 +39,45 @@ pub struct Decided<T> {
     pub revision: u64,
 }
 
-/// What was committed, for those who wait for it.
+/// What is known of MetaDB without asking it, for those who wait for news.
 #[derive(Clone, Debug)]
 pub(super) struct Published {
     pub(super) revision: Arc<watch::Sender<u64>>,
     pub(super) last_event: Arc<watch::Sender<u64>>,
+    /// Another conductor has taken over.
+    pub(super) fenced: Arc<watch::Sender<bool>>,
+    /// MetaDB was found to be an older copy: what the last such event said.
+    pub(super) went_back: Arc<watch::Sender<Option<String>>>,
 }
 
 impl Published {
-    pub(super) fn new(revision: u64, last_event: u64) -> Self {
-        Self {
-            revision: Arc::new(watch::Sender::new(revision)),
-            last_event: Arc::new(watch::Sender::new(last_event)),
-        }
+    pub(super) fn new(base: &Base) -> Result<Self, DbError> {
+        let published = Self {
+            revision: Arc::default(),
+            last_event: Arc::default(),
+            fenced: Arc::default(),
+            went_back: Arc::default(),
+        };
+        published.publish(base.revision, base.last_event)?;
+        Ok(published)
     }
 
     /// Two commits may publish in the wrong order; a value never goes back.
-    fn publish(&self, revision: u64, last_event: u64) {
-        raise(&self.revision, revision);
-        raise(&self.last_event, last_event);
+    fn publish(&self, revision: i64, last_event: i64) -> Result<(), DbError> {
+        raise(&self.revision, narrow(revision, "revision")?);
+        raise(&self.last_event, narrow(last_event, "event id")?);
+        Ok(())
+    }
+
+    /// Takes in what MetaDB says of itself to the conductor that has this token.
+    pub(super) fn take_in(&self, base: &Base, fencing_token: i64) -> Result<(), DbError> {
+        if base.fencing_token > fencing_token {
+            if !self.fenced.send_replace(true) {
+                tracing::error!("another conductor has taken over MetaDB; this one steps down");
+            }
+            return Err(DbError::Fenced);
+        }
+        self.publish(base.revision, base.last_event)
     }
 }
 
@@ -77,46 +111,94 @@ struct Draft {
 /// A decision being made. Dropped without a commit, it leaves no trace.
 pub(super) struct Decision {
     transaction: Transaction,
-    published: Published,
+    maker: Maker,
+    id: Uuid,
     base: Base,
+    /// Numbers after this decision are above these.
+    seen: Base,
     timing: Timing,
     changed: bool,
+    went_back: Option<String>,
     drafts: Vec<Draft>,
     /// The moment of the decision: milliseconds since 1970.
     pub(super) now_ms: i64,
 }
 
-#[derive(sqlx::FromRow)]
-struct Base {
-    revision: i64,
-    fencing_token: i64,
-    last_event: i64,
+/// Who makes decisions.
+#[derive(Clone, Debug)]
+pub(super) struct Maker {
+    pub(super) pool: Pool,
+    pub(super) fencing_token: i64,
+    pub(super) published: Published,
+}
+
+/// The numbers that decisions are based on.
+#[derive(Clone, Copy, Debug, sqlx::FromRow)]
+pub(super) struct Base {
+    pub(super) revision: i64,
+    pub(super) fencing_token: i64,
+    pub(super) last_event: i64,
+}
+
+impl Base {
+    pub(super) async fn read(transaction: &mut Transaction) -> Result<Self, DbError> {
+        query_as("SELECT revision, fencing_token, last_event FROM settings WHERE id = 1")
+            .fetch_one(transaction)
+            .await
+    }
 }
 
 impl Decision {
-    /// Reads what the decision will be based on.
-    pub(super) async fn begin(
-        mut transaction: Transaction,
-        fencing_token: i64,
-        published: Published,
-        timing: Timing,
-    ) -> Result<Self, DbError> {
-        let base: Base =
-            query_as("SELECT revision, fencing_token, last_event FROM settings WHERE id = 1")
-                .fetch_one(&mut transaction)
-                .await?;
-        if base.fencing_token != fencing_token {
-            return Err(DbError::Fenced);
-        }
-        Ok(Self {
+    /// Waits for decisions before it, and reads what this one will be based on.
+    pub(super) async fn begin(maker: Maker, timing: Timing) -> Result<Self, DbError> {
+        let mut transaction = maker.pool.begin_decision().await?;
+        let base = Base::read(&mut transaction).await?;
+        let seen = Base {
+            revision: sql(*maker.published.revision.borrow()),
+            last_event: sql(*maker.published.last_event.borrow()),
+            fencing_token: maker.fencing_token,
+        };
+        maker.published.take_in(&base, maker.fencing_token)?;
+        let mut decision = Self {
             transaction,
-            published,
+            maker,
+            id: Uuid::new_v4(),
             base,
+            seen: base,
             timing,
             changed: false,
+            went_back: None,
             drafts: Vec::new(),
             now_ms: now_ms(),
-        })
+        };
+        if seen.last_event > base.last_event || seen.fencing_token > base.fencing_token {
+            decision.seen.last_event = seen.last_event.max(base.last_event);
+            decision.went_back(seen.revision, "this conductor");
+        } else {
+            decision.seen_elsewhere(seen.revision, "this conductor");
+        }
+        Ok(decision)
+    }
+
+    /// Somebody has seen this revision. If MetaDB is not that far, it is an older copy.
+    pub(super) fn seen_elsewhere(&mut self, revision: i64, by: &str) {
+        if revision > self.seen.revision {
+            self.went_back(revision, by);
+        }
+    }
+
+    fn went_back(&mut self, seen_revision: i64, by: &str) {
+        let revision = self.base.revision;
+        self.seen.revision = self.seen.revision.max(seen_revision);
+        let message = format!(
+            "MetaDB is at revision {revision}, but {by} has seen revision {seen_revision}: it is an \
+             older copy, and what was decided in between is lost. Look through volumes, \
+             subsystems and hosts; no replica is deleted because of this"
+        );
+        tracing::error!("{message}");
+        self.went_back = Some(message.clone());
+        self.changed = true;
+        self.note(Severity::Warning, "metadb_went_back", "metadb", message);
     }
 
     /// To read and write within the decision.
@@ -155,31 +237,35 @@ impl Decision {
             self.transaction.rollback().await?;
             return Ok(Decided { value, revision });
         }
-        let revision = self.base.revision + i64::from(self.changed);
-        let last_event = self.base.last_event.saturating_add(sql(self.drafts.len()));
+        let revision = self.seen.revision.saturating_add(i64::from(self.changed));
+        let first_event = self.seen.last_event.saturating_add(1);
+        let last_event = self.seen.last_event.saturating_add(sql(self.drafts.len()));
         self.swap(revision, last_event).await?;
         self.write_events(revision).await?;
-        let (revision, last_event) =
-            (narrow(revision, "revision")?, narrow(last_event, "event id")?);
-        let Self { transaction, published, timing, .. } = self;
+        let Self { transaction, maker, id, went_back, timing, .. } = self;
         // On its own task: a caller that goes away must not leave a commit without its news.
         let commit = tokio::spawn(async move {
-            transaction.commit().await?;
-            published.publish(revision, last_event);
+            if let Err(error) = transaction.commit().await {
+                read_back(&maker.pool, first_event, id, error).await?;
+            }
+            if went_back.is_some() {
+                maker.published.went_back.send_replace(went_back);
+            }
             drop(timing);
-            Ok::<(), DbError>(())
+            maker.published.publish(revision, last_event)
         });
         commit.await.map_err(|_| DbError::Interrupted)??;
-        Ok(Decided { value, revision })
+        Ok(Decided { value, revision: narrow(revision, "revision")? })
     }
 
     async fn swap(&mut self, revision: i64, last_event: i64) -> Result<(), DbError> {
         let swapped = query(
-            "UPDATE settings SET revision = $1, last_event = $2 \
-             WHERE id = 1 AND revision = $3 AND last_event = $4 AND fencing_token = $5",
+            "UPDATE settings SET revision = $1, last_event = $2, fencing_token = $3 \
+             WHERE id = 1 AND revision = $4 AND last_event = $5 AND fencing_token = $6",
         )
         .bind(revision)
         .bind(last_event)
+        .bind(self.maker.fencing_token)
         .bind(self.base.revision)
         .bind(self.base.last_event)
         .bind(self.base.fencing_token)
@@ -189,12 +275,12 @@ impl Decision {
     }
 
     async fn write_events(&mut self, revision: i64) -> Result<(), DbError> {
-        let mut id = self.base.last_event;
+        let mut id = self.seen.last_event;
         for draft in std::mem::take(&mut self.drafts) {
             id = id.saturating_add(1);
             query(
-                "INSERT INTO events (id, at_ms, revision, severity, kind, subject, message) \
-                 VALUES ($1, $2, $3, $4, $5, $6, $7)",
+                "INSERT INTO events (id, at_ms, revision, severity, kind, subject, message, decision) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
             )
             .bind(id)
             .bind(self.now_ms)
@@ -203,6 +289,7 @@ impl Decision {
             .bind(draft.kind)
             .bind(draft.subject)
             .bind(draft.message)
+            .bind(self.id)
             .execute(&mut self.transaction)
             .await?;
         }
@@ -212,4 +299,27 @@ impl Decision {
             .await?;
         Ok(())
     }
+}
+
+/// Finds out what became of a decision whose COMMIT was not answered, or answered by an error.
+async fn read_back(pool: &Pool, event: i64, decision: Uuid, error: DbError) -> Result<(), DbError> {
+    tracing::warn!(%error, "COMMIT was not answered; reading back what became of the decision");
+    let deadline = Instant::now() + READ_BACK_WAIT;
+    loop {
+        match is_durable(pool, event, decision).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => return Err(error),
+            Err(_) if Instant::now() < deadline => tokio::time::sleep(READ_BACK_PAUSE).await,
+            Err(_) => return Err(DbError::Unknown(error.to_string())),
+        }
+    }
+}
+
+async fn is_durable(pool: &Pool, event: i64, decision: Uuid) -> Result<bool, DbError> {
+    let mut transaction = pool.begin_decision().await?;
+    let found: Option<Option<Uuid>> = query_scalar("SELECT decision FROM events WHERE id = $1")
+        .bind(event)
+        .fetch_optional(&mut transaction)
+        .await?;
+    Ok(found.flatten() == Some(decision))
 }

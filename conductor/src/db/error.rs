@@ -22,6 +22,9 @@ pub enum DbError {
     /// The database does not answer, or not for now; nothing was decided.
     #[error("MetaDB cannot be reached: {0}")]
     Unavailable(sqlx::Error),
+    /// The database stopped answering at the end of a decision and could not be asked again.
+    #[error("it is not known whether this was decided: {0}")]
+    Unknown(String),
     /// The database failed.
     #[error("MetaDB failed: {0}")]
     Database(sqlx::Error),
@@ -73,6 +76,13 @@ fn by_code(code: &str) -> Fault {
         // connection_exception; admin_shutdown, crash_shutdown, cannot_connect_now
         _ if code.starts_with("08") || code.starts_with("57P") => Fault::Passing,
         _ => Fault::Lasting,
+    }
+}
+
+impl OpenError {
+    /// Whether it passes by itself, so that one may wait and try again.
+    pub fn passes(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
     }
 }
 

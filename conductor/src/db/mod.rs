@@ -26,6 +26,8 @@ mod nodes;
 mod numbers;
 mod place;
 mod postgres;
+#[cfg(test)]
+mod postgres_tests;
 mod query;
 mod replication;
 #[cfg(test)]
@@ -46,12 +48,12 @@ use uuid::Uuid;
 
 use backend::{Pool, Transaction};
 pub use decision::Decided;
-use decision::{Decision, Published, Timing};
+use decision::{Base, Decision, Maker, Published, Timing};
 pub use error::{DbError, OpenError};
 use lock::FolderLock;
 pub use place::Place;
 pub use postgres::{BadUrl, PostgresUrl};
-use query::{query, query_as};
+use query::{query, query_as, query_scalar};
 pub use replication::Asked;
 pub use rows::{
     AccessRow, DiskRow, LoadRow, NamespaceRow, NodeRow, PeerPortalRow, PortalRow, ReplicaRow,
@@ -63,10 +65,8 @@ pub(crate) use volumes::{check_replication, no_place};
 /// An open MetaDB. One per data folder and machine, where it is a file.
 #[derive(Debug)]
 pub struct MetaDb {
-    pool: Pool,
     cluster: Uuid,
-    fencing_token: i64,
-    published: Published,
+    maker: Maker,
     transaction_seconds: Histogram,
     _lock: Option<FolderLock>,
 }
@@ -84,15 +84,8 @@ impl MetaDb {
     ) -> Result<Self, OpenError> {
         let (pool, lock) = place.connect().await?;
         pool.migrate().await.map_err(|error| place.migrate_error(error))?;
-        let taken = take_over(&pool).await.map_err(|error| place.error(error))?;
-        Ok(Self {
-            pool,
-            cluster: taken.cluster,
-            fencing_token: taken.fencing_token,
-            published: Published::new(taken.revision, taken.last_event),
-            transaction_seconds,
-            _lock: lock,
-        })
+        let (cluster, maker) = take_over(pool).await.map_err(|error| place.error(error))?;
+        Ok(Self { cluster, maker, transaction_seconds, _lock: lock })
     }
 
     /// Identity of the cluster.
@@ -102,56 +95,56 @@ impl MetaDb {
 
     /// The token under which this conductor decides.
     pub fn fencing_token(&self) -> i64 {
-        self.fencing_token
+        self.maker.fencing_token
     }
 
     /// The newest revision, now and whenever it rises.
     pub fn revision(&self) -> watch::Receiver<u64> {
-        self.published.revision.subscribe()
+        self.maker.published.revision.subscribe()
     }
 
     /// Id of the newest event, now and whenever it rises.
     pub fn last_event(&self) -> watch::Receiver<u64> {
-        self.published.last_event.subscribe()
+        self.maker.published.last_event.subscribe()
     }
 
     /// Writes back what is in the log and closes all connections.
     pub async fn close(&self) {
-        self.pool.close().await;
+        self.maker.pool.close().await;
     }
 
-    /// Whether the database answers.
+    /// What was found if MetaDB turned out to be an older copy since it was opened.
+    pub fn went_back(&self) -> Option<String> {
+        self.maker.published.went_back.borrow().clone()
+    }
+
+    /// Whether the database answers and this conductor is still the one that decides. Also learns
+    /// of a decision whose fate was unknown.
     pub async fn check(&self) -> Result<(), DbError> {
-        rows::revision(&mut self.read().await?).await?;
-        Ok(())
+        let base = Base::read(&mut self.read().await?).await?;
+        self.maker.published.take_in(&base, self.maker.fencing_token)
+    }
+
+    fn refuse_if_fenced(&self) -> Result<(), DbError> {
+        if *self.maker.published.fenced.borrow() { Err(DbError::Fenced) } else { Ok(()) }
     }
 
     /// A view of one moment.
     async fn read(&self) -> Result<Transaction, DbError> {
-        self.pool.begin_view().await
+        self.refuse_if_fenced()?;
+        self.maker.pool.begin_view().await
     }
 
     /// Begins a decision, when those before it have ended.
     async fn begin(&self) -> Result<Decision, DbError> {
-        let started = Instant::now();
-        let transaction = self.pool.begin_decision().await?;
-        let timing = Timing { started, seconds: self.transaction_seconds.clone() };
-        Decision::begin(transaction, self.fencing_token, self.published.clone(), timing).await
+        self.refuse_if_fenced()?;
+        let timing = Timing { started: Instant::now(), seconds: self.transaction_seconds.clone() };
+        Decision::begin(self.maker.clone(), timing).await
     }
 }
 
-#[derive(sqlx::FromRow)]
-struct TakenOver {
-    cluster: Uuid,
-    fencing_token: i64,
-    #[sqlx(try_from = "i64")]
-    revision: u64,
-    #[sqlx(try_from = "i64")]
-    last_event: u64,
-}
-
 /// Takes the next fencing token, after which decisions of an earlier conductor fail.
-async fn take_over(pool: &Pool) -> Result<TakenOver, DbError> {
+async fn take_over(pool: Pool) -> Result<(Uuid, Maker), DbError> {
     let mut transaction = pool.begin_decision().await?;
     query(
         "INSERT INTO settings (id, cluster, revision, fencing_token, last_event, last_portal) \
@@ -160,12 +153,16 @@ async fn take_over(pool: &Pool) -> Result<TakenOver, DbError> {
     .bind(Uuid::new_v4())
     .execute(&mut transaction)
     .await?;
-    let taken = query_as(
+    let base: Base = query_as(
         "UPDATE settings SET fencing_token = fencing_token + 1 WHERE id = 1 \
-         RETURNING cluster, fencing_token, revision, last_event",
+         RETURNING revision, fencing_token, last_event",
     )
     .fetch_one(&mut transaction)
     .await?;
+    let cluster = query_scalar("SELECT cluster FROM settings WHERE id = 1")
+        .fetch_one(&mut transaction)
+        .await?;
     transaction.commit().await?;
-    Ok(taken)
+    let published = Published::new(&base)?;
+    Ok((cluster, Maker { pool, fencing_token: base.fencing_token, published }))
 }

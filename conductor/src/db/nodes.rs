@@ -34,6 +34,8 @@ impl MetaDb {
         is_up: impl Fn(&str) -> bool,
     ) -> Result<Decided<()>, DbError> {
         let mut decision = self.begin().await?;
+        let applied = sql(report.applied_revision);
+        decision.seen_elsewhere(applied, &format!("node {}", report.node));
         let id = join(&mut decision, &report.node).await?;
         rack(&mut decision, report).await?;
         portals(&mut decision, report).await?;

@@ -26,17 +26,16 @@ const CONNECTIONS_MAX: u32 = 8;
 /// For a connection out of the pool, or a new one.
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
 
-/// What the server is told, in milliseconds. A transaction that is left open longer than
-/// `idle_in_transaction_session_timeout` (its conductor froze, or its machine is gone) is ended
-/// by the server, so that it does not hold up the next conductor.
+/// What the server is told, in milliseconds. It ends a decision that is left open (its conductor
+/// froze, or its machine is gone) before those who wait for it have waited too long.
 const SESSION: [(&str, &str); 3] = [
-    ("statement_timeout", "6000"),
-    ("lock_timeout", "5000"),
-    ("idle_in_transaction_session_timeout", "10000"),
+    ("idle_in_transaction_session_timeout", "4000"),
+    ("lock_timeout", "6000"),
+    ("statement_timeout", "6500"),
 ];
 
 /// For any answer; longer than what the server itself enforces.
-const ANSWER_WAIT: Duration = Duration::from_secs(8);
+const ANSWER_WAIT: Duration = Duration::from_secs(7);
 
 /// For migrations, which may have much to do.
 const MIGRATE_WAIT: Duration = Duration::from_secs(600);

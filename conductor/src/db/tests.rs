@@ -22,7 +22,7 @@ const NQNS: [&str; 2] = ["nqn.2026-11.com.example:a", "nqn.2026-11.com.example:b
 const HOSTS: [&str; 3] = ["nqn.2026-11.com.host:1", "nqn.2026-11.com.host:2", ANY_HOST];
 const VOLUMES: [&str; 3] = ["red", "green", "blue"];
 
-fn report(node: &str, disk: Uuid) -> NodeReport {
+pub(super) fn report(node: &str, disk: Uuid) -> NodeReport {
     NodeReport {
         node: node.to_owned(),
         applied_revision: 0,
@@ -379,7 +379,7 @@ async fn file_that_is_no_database_is_refused_and_left_alone() {
 
 async fn older_conductor_is_fenced_by_the_token_of_the_next(home: Home) {
     let db = with_node(&home.place).await;
-    take_over(&db.pool).await.unwrap();
+    take_over(db.maker.pool.clone()).await.unwrap();
     let error = db.create_volume("late", 4096, DISK).await.unwrap_err();
     assert!(matches!(error, DbError::Fenced), "{error}");
 }
@@ -513,7 +513,58 @@ async fn replica_is_deleted_only_by_the_node_that_has_its_disk(home: Home) {
     assert!(state(&db).await.retired.is_empty());
 }
 
+async fn older_copy_is_noticed_by_what_a_node_has_applied_and_numbers_go_on_above(home: Home) {
+    let db = with_node(&home.place).await;
+    let ahead = NodeReport { applied_revision: 57, ..report(NODE, DISK) };
+    assert_eq!(db.register(&ahead, |_| false).await.unwrap().revision, 58);
+    let told = db.went_back().unwrap();
+    assert!(told.contains("node n1") && told.contains("57"), "{told}");
+    let event = db.events(None, 1).await.unwrap().remove(0);
+    assert_eq!((event.kind.as_str(), event.revision), ("metadb_went_back", 58));
+    assert_eq!(event.severity, Severity::Warning);
+    assert_eq!(db.register(&ahead, |_| false).await.unwrap().revision, 58, "once");
+    assert_eq!(db.create_volume("v", 4096, DISK).await.unwrap().revision, 59);
+}
+
+async fn copy_that_is_put_in_place_under_a_running_conductor_is_noticed(home: Home) {
+    let db = with_node(&home.place).await;
+    db.create_volume("v", 4096, DISK).await.unwrap();
+    let (revision, last_event) = (*db.revision().borrow(), *db.last_event().borrow());
+    let mut old = db.maker.pool.begin_decision().await.unwrap();
+    query("DELETE FROM events WHERE id > 1").execute(&mut old).await.unwrap();
+    query("UPDATE settings SET revision = 1, fencing_token = 0, last_event = 1")
+        .execute(&mut old)
+        .await
+        .unwrap();
+    old.commit().await.unwrap();
+    let made = db.create_volume("w", 4096, DISK).await.unwrap();
+    assert_eq!(made.revision, revision + 1);
+    assert!(db.went_back().unwrap().contains("this conductor"));
+    let events = db.events(Some(last_event), 10).await.unwrap();
+    let kinds: Vec<&str> = events.iter().map(|event| event.kind.as_str()).collect();
+    assert_eq!(kinds, ["metadb_went_back", "volume_created"]);
+    let next = MetaDb::open(&home.place);
+    if matches!(home.place, Place::Postgres(_)) {
+        next.await.unwrap();
+        let error = db.create_volume("x", 4096, DISK).await.unwrap_err();
+        assert!(matches!(error, DbError::Fenced), "the token was raised again: {error}");
+    }
+}
+
+async fn nul_in_a_text_is_no_failure_of_the_database(home: Home) {
+    let db = with_node(&home.place).await;
+    let error = db.resize_volume("v\0", 4096, None, &ClusterView::default()).await.unwrap_err();
+    assert_eq!(code(error), ErrorCode::NotFound);
+    let mut odd = report(NODE, DISK);
+    odd.disks[0].path = "/disk\0".to_owned();
+    db.register(&odd, |_| false).await.unwrap();
+    assert_eq!(db.snapshot().await.unwrap().disks[0].path, "/disk\u{fffd}");
+}
+
 server::on_both!(
+    older_copy_is_noticed_by_what_a_node_has_applied_and_numbers_go_on_above,
+    copy_that_is_put_in_place_under_a_running_conductor_is_noticed,
+    nul_in_a_text_is_no_failure_of_the_database,
     older_conductor_is_fenced_by_the_token_of_the_next,
     of_two_operators_who_read_the_same_version_one_gets_a_conflict,
     racing_decisions_each_get_their_own_revision,

@@ -59,7 +59,7 @@ impl From<DbError> for ApiError {
                 let hint = "ask again; it knows the active one soon".to_owned();
                 return ErrorBody { error: ErrorCode::Standby, message, hint }.into();
             }
-            DbError::Interrupted => {
+            DbError::Interrupted | DbError::Unknown(_) => {
                 (ErrorCode::Unavailable, "look at what is there before you try again")
             }
             DbError::Unavailable(_) => {

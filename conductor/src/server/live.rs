@@ -117,6 +117,14 @@ impl Live {
         self.reports.send_modify(|count| *count += 1);
     }
 
+    /// A known node reported, but MetaDB could not take it in.
+    pub(super) fn heard_from(&self, node: &str) {
+        let mut nodes = self.nodes.lock();
+        if let Some(seen) = nodes.get_mut(node).and_then(|entry| entry.last.as_mut()) {
+            seen.at = Instant::now();
+        }
+    }
+
     /// Whether a node is up, or may be and has not had the time to say so yet.
     pub(super) fn may_be_up(&self, node: &str) -> bool {
         let nodes = self.nodes.lock();

@@ -120,8 +120,9 @@ type ApiState = Arc<Front>;
 pub struct Conductor;
 
 impl Conductor {
-    /// Serves the API on the current tokio runtime. A conductor that is alone opens MetaDB first;
-    /// of several, each does so when it becomes active.
+    /// Serves the API on the current tokio runtime. A conductor that is alone opens MetaDB first,
+    /// and waits for a PostgreSQL that cannot be reached: a machine that starts may have its
+    /// conductor up before its database. Of several, each opens it when it becomes active.
     pub async fn start(config: ConductorConfig) -> Result<Running, StartError> {
         let listen = |source| StartError::Listen { address: config.api_listen, source };
         let listener = TcpListener::bind(config.api_listen).await.map_err(listen)?;

@@ -14,6 +14,8 @@ use super::Shared;
 
 /// How hosts can connect.
 const TRANSPORTS: [&str; 2] = ["tcp", "rdma"];
+/// No cluster decides so often; what comes above could not be counted any more.
+const REVISION_MAX: u64 = 1 << 62;
 const PORTALS_MAX: usize = 64;
 const DISKS_MAX: usize = 256;
 /// Longest text in a report, such as a path or an error.
@@ -28,7 +30,11 @@ pub(super) async fn take_in(
     mut report: NodeReport,
 ) -> Result<ReportAnswer, DbError> {
     check(name, &mut report)?;
-    let decided = shared.db.register(&report, |node| shared.live.may_be_up(node)).await?;
+    let decided = shared.db.register(&report, |node| shared.live.may_be_up(node)).await;
+    if matches!(decided, Err(DbError::Unavailable(_) | DbError::Unknown(_))) {
+        shared.live.heard_from(name);
+    }
+    let decided = decided?;
     let bad_news = report.clone();
     let before = shared.live.update(report);
     for (kind, message) in news(before.as_deref(), &bad_news) {
@@ -49,6 +55,9 @@ fn check(name: &str, report: &mut NodeReport) -> Result<(), Refusal> {
     let bad = |reason: String| Refusal::BadReport { node: name.to_owned(), reason };
     if report.node != name {
         return Err(bad(format!("it calls itself {}", report.node)));
+    }
+    if report.applied_revision > REVISION_MAX {
+        return Err(bad(format!("there is no revision {}", report.applied_revision)));
     }
     if report.portals.len() > PORTALS_MAX || report.disks.len() > DISKS_MAX {
         return Err(bad(format!("more than {PORTALS_MAX} portals or {DISKS_MAX} disks")));

@@ -7,6 +7,7 @@ use super::view::View;
 use crate::api::{
     ConductorStatus, DiskKind, DiskState, NodeLiveness, Replica, Status, Volume, VolumeState,
 };
+use crate::db::MetaDb;
 use crate::size::human;
 
 /// Problems named one by one; the rest is counted.
@@ -33,9 +34,10 @@ impl View {
         })
     }
 
-    pub(super) fn status(&self, cluster: uuid::Uuid, conductors: Vec<ConductorStatus>) -> Status {
+    pub(super) fn status(&self, db: &MetaDb, conductors: Vec<ConductorStatus>) -> Status {
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
-        let problems = self.problems();
+        let mut problems: Vec<String> = db.went_back().into_iter().collect();
+        problems.extend(self.problems());
         let volumes = self.volumes();
         let data = data(&volumes);
         let in_state = |state: VolumeState| {
@@ -51,7 +53,7 @@ impl View {
             healthy: problems.is_empty() && data.is_empty(),
             data: shorten(data),
             problems: shorten(problems),
-            cluster,
+            cluster: db.cluster(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             revision: self.rows.revision,
             nodes: count(self.rows.nodes.len()),

@@ -5,7 +5,7 @@
 //! was refused because somebody else took the token, or with the process.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use afs_coordination::{Coordination, Role};
 use tokio::runtime::Handle;
@@ -20,6 +20,10 @@ use crate::db::{DbError, MetaDb};
 /// After a term that could not begin, or that somebody else ended, the others go first.
 const PAUSES: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(500)..=Duration::from_secs(10);
+
+/// Between two attempts to open MetaDB, and between two lines about it in the log.
+const OPEN_PAUSE: Duration = Duration::from_millis(500);
+const SAY_EVERY: Duration = Duration::from_secs(15);
 
 /// A term and the work that goes on in it.
 pub(super) struct Term {
@@ -55,8 +59,28 @@ impl Term {
     }
 }
 
-/// Opens MetaDB. On a thread of its own, because migrations are no future that may be spawned.
+/// Opens MetaDB. A conductor that is alone waits for one that cannot be reached; of several, the
+/// others go first.
 async fn open(front: &Arc<Front>) -> Result<MetaDb, StartError> {
+    let mut said: Option<Instant> = None;
+    loop {
+        match try_open(front).await {
+            Err(StartError::MetaDb(error))
+                if error.passes() && matches!(front.coordination, Coordination::Embedded(_)) =>
+            {
+                if said.is_none_or(|said| said.elapsed() >= SAY_EVERY) {
+                    tracing::warn!("{error}; trying again until it answers");
+                    said = Some(Instant::now());
+                }
+                tokio::time::sleep(OPEN_PAUSE).await;
+            }
+            opened => return opened,
+        }
+    }
+}
+
+/// On a thread of its own, because migrations are no future that may be spawned.
+async fn try_open(front: &Arc<Front>) -> Result<MetaDb, StartError> {
     let (place, runtime) = (front.config.database.clone(), Handle::current());
     let transaction_seconds = front.metrics.transaction_seconds();
     let opened = tokio::task::spawn_blocking(move || {

@@ -1,5 +1,6 @@
-//! The conductor's background work: noticing nodes that come and go, giving their volumes to
-//! others, emptying nodes and disks, and keeping the metrics' memory small.
+//! The conductor's background work: noticing nodes that come and go, whether MetaDB answers and
+//! still is ours to decide in, giving volumes of nodes that are gone to others, emptying nodes and
+//! disks, and keeping the metrics' memory small.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,12 +23,16 @@ pub(super) async fn watch(shared: Arc<Shared>) {
     let mut nodes = shared.front.coordination.nodes();
     let mut registered = BTreeSet::new();
     let mut doubts = shared.live.doubts();
+    let mut metadb = Ok(());
     loop {
         tokio::select! {
             () = &mut stopped => return,
             _ = ticks.tick() => {
-                note_transitions(&shared).await;
-                look_after_volumes(&shared).await;
+                metadb = look_at_metadb(&shared, metadb).await;
+                if metadb.is_ok() {
+                    note_transitions(&shared).await;
+                    look_after_volumes(&shared).await;
+                }
                 shared.front.metrics.upkeep();
             }
             // Evidence starts an election at once; safety does not rest on it (DESIGN 7).
@@ -62,6 +67,19 @@ fn note_registrations(shared: &Shared, now: &Nodes, registered: &mut BTreeSet<St
         shared.live.gone(node);
     }
     *registered = names;
+}
+
+/// Says once when MetaDB goes away and once when it is back.
+async fn look_at_metadb(shared: &Shared, before: Result<(), DbError>) -> Result<(), DbError> {
+    let now = shared.db.check().await;
+    match (&before, &now) {
+        (_, Err(DbError::Fenced)) | (Ok(()), Ok(())) | (Err(_), Err(_)) => {}
+        (Ok(()), Err(error)) => {
+            tracing::error!(%error, "MetaDB does not answer: nothing can be decided until it does");
+        }
+        (Err(_), Ok(())) => tracing::info!("MetaDB answers again"),
+    }
+    now
 }
 
 async fn note_transitions(shared: &Shared) {

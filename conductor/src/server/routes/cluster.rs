@@ -61,7 +61,7 @@ pub(super) async fn events(
     responses((status = 200, body = Status)))]
 pub(super) async fn status(Active(shared): Active) -> Answer<Status> {
     let view = shared.view().await?;
-    Ok(Json(view.status(shared.db.cluster(), shared.front.conductors())))
+    Ok(Json(view.status(&shared.db, shared.front.conductors())))
 }
 
 /// Whether the conductor works
