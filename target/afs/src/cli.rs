@@ -75,7 +75,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let settings = args.settings.with_file(args.config.as_deref())?;
     start_log(&settings)?;
     let config = NodeConfig::new(&settings)?;
-    let place = conductor_place(api, settings.conductor.as_deref())?;
+    let zookeeper = config.zookeeper.is_some();
+    let place = conductor_place(api, settings.conductor.as_deref(), zookeeper)?;
     raise_file_limit();
     let data = DataFolder::open(&config.data)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -90,13 +91,19 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 fn conductor_place(
     api: Option<SocketAddr>,
     conductor: Option<&str>,
+    zookeeper: bool,
 ) -> anyhow::Result<ConductorPlace> {
+    // With ZooKeeper there need be no address: it knows them.
+    let usual = if zookeeper { "" } else { DEFAULT_URL };
     match (api, conductor) {
+        (Some(_), _) if zookeeper => anyhow::bail!(
+            "`zookeeper` is set, but standalone has its own conductor: remove it, or use `afs serve`"
+        ),
         (Some(_), Some(_)) => anyhow::bail!(
             "`conductor` is set, but standalone has its own conductor: remove it, or use `afs serve`"
         ),
         (Some(api), None) => Ok(ConductorPlace::Here(api)),
-        (None, url) => Ok(ConductorPlace::At(url.unwrap_or(DEFAULT_URL).to_owned())),
+        (None, url) => Ok(ConductorPlace::At(url.unwrap_or(usual).to_owned())),
     }
 }
 
@@ -138,7 +145,8 @@ async fn until_stopped(process: &mut Process, signals: &mut StopSignals) -> anyh
 
 fn start_log(settings: &Settings) -> anyhow::Result<()> {
     let filter = settings.log.as_deref().unwrap_or("info");
-    let filter = EnvFilter::try_new(filter).map_err(|error| {
+    // What ZooKeeper's client has to say at each attempt is said once by its user.
+    let filter = EnvFilter::try_new(format!("zookeeper_client=off,{filter}")).map_err(|error| {
         anyhow::anyhow!("`log = {filter}`: {error}; write a level such as info, or afs=debug")
     })?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);

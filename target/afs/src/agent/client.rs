@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use conductor::api::{NodeReport, NodeState, ReportAnswer, StateQuery};
-use reqwest::{Response, StatusCode, Url};
+use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use uuid::Uuid;
+
+use super::conductors::Conductors;
 
 /// How long the conductor may hold a request for a state that did not change.
 const WAIT: Duration = Duration::from_secs(30);
@@ -47,6 +49,12 @@ pub enum ClientError {
         /// The node's.
         ours: Uuid,
     },
+    /// No address of a conductor is known.
+    #[error("ZooKeeper has not named a conductor yet, and no `conductor` is configured")]
+    Nowhere,
+    /// Another conductor is to be asked instead.
+    #[error("another conductor is asked now")]
+    Moved,
     /// A state was asked for without condition and none came.
     #[error("the conductor gave no state")]
     Empty,
@@ -63,32 +71,36 @@ fn with_causes(error: &reqwest::Error) -> String {
     text
 }
 
-/// A connection to one conductor.
+/// A connection to the conductors, of which one is active.
 pub(super) struct Client {
     http: reqwest::Client,
-    state: Url,
-    report: Url,
+    node: String,
+    conductors: Conductors,
 }
 
 impl Client {
-    /// A client of the conductor at `url`, on behalf of `node`.
-    pub(super) fn new(url: &str, node: &str) -> anyhow::Result<Client> {
-        let base = Url::parse(url)?;
-        anyhow::ensure!(
-            matches!(base.scheme(), "http" | "https"),
-            "it must begin with http:// or https://"
-        );
-        let call = |name: &str| base.join(&format!("/api/v1/nodes/{node}/{name}"));
+    /// A client of the conductors at `urls`, which are separated by commas, on behalf of `node`.
+    pub(super) fn new(urls: &str, node: &str) -> anyhow::Result<Client> {
+        let urls = urls.split(',').map(str::trim).filter(|url| !url.is_empty());
+        let urls = urls.map(base).collect::<anyhow::Result<Vec<_>>>()?;
         // A proxy from the environment must not come between a node and its conductor.
         let http = reqwest::Client::builder().connect_timeout(CONNECT).no_proxy().build()?;
-        Ok(Client { http, state: call("state")?, report: call("report")? })
+        Ok(Client { http, node: node.to_owned(), conductors: Conductors::new(urls) })
+    }
+
+    /// Which of the conductors it talks to.
+    pub(super) fn conductors(&self) -> &Conductors {
+        &self.conductors
     }
 
     /// The state, once it differs from revision `after`; `None` when it did not for a while.
     pub(super) async fn state(&self, after: Option<u64>) -> Result<Option<NodeState>, ClientError> {
         let wait = after.map(|_| WAIT.as_secs());
-        let request = self.http.get(self.state.clone()).query(&StateQuery { after, wait });
-        let answer = request.timeout(WAIT + ANSWER).send().await?;
+        let answer = self.call("state", |url| {
+            let request = self.http.get(url).query(&StateQuery { after, wait });
+            request.timeout(WAIT + ANSWER)
+        });
+        let answer = answer.await?;
         match answer.status() {
             StatusCode::NO_CONTENT => Ok(None),
             StatusCode::NOT_FOUND => Err(ClientError::UnknownNode),
@@ -98,9 +110,50 @@ impl Client {
 
     /// Reports.
     pub(super) async fn report(&self, report: &NodeReport) -> Result<ReportAnswer, ClientError> {
-        let request = self.http.put(self.report.clone()).json(report);
-        Ok(serde_json::from_slice(&body(request.timeout(ANSWER).send().await?).await?)?)
+        let answer = self.call("report", |url| self.http.put(url).json(report).timeout(ANSWER));
+        Ok(serde_json::from_slice(&body(answer.await?).await?)?)
     }
+
+    /// Asks the conductor that is chosen; gives up when another one is.
+    async fn call(
+        &self,
+        name: &str,
+        request: impl FnOnce(Url) -> RequestBuilder,
+    ) -> Result<Response, ClientError> {
+        let mut chosen = self.conductors.chosen();
+        let base = chosen.borrow_and_update().clone().ok_or(ClientError::Nowhere)?;
+        let Ok(url) = base.join(&format!("/api/v1/nodes/{}/{name}", self.node)) else {
+            return Err(ClientError::Nowhere);
+        };
+        let answer = tokio::select! {
+            answer = request(url).send() => answer,
+            // The sender is this client's own.
+            _ = chosen.changed() => return Err(ClientError::Moved),
+        };
+        match answer {
+            Ok(answer) if answer.status() == StatusCode::SERVICE_UNAVAILABLE => {
+                self.conductors.failed(&base);
+                Ok(answer)
+            }
+            Ok(answer) => {
+                self.conductors.answered(answer.url());
+                Ok(answer)
+            }
+            Err(error) => {
+                self.conductors.failed(&base);
+                Err(error.into())
+            }
+        }
+    }
+}
+
+pub(super) fn base(url: &str) -> anyhow::Result<Url> {
+    let base = Url::parse(url)?;
+    anyhow::ensure!(
+        matches!(base.scheme(), "http" | "https"),
+        "it must begin with http:// or https://"
+    );
+    Ok(base.join("/")?)
 }
 
 async fn body(mut answer: Response) -> Result<Vec<u8>, ClientError> {

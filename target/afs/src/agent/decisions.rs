@@ -7,7 +7,7 @@ use afs_volume::{Asker, ControlError};
 use conductor::api::{AccuseRequest, AdmitRequest, ClaimRequest, DecisionAnswer, RenewRequest};
 use reqwest::Url;
 use serde::Serialize;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use uuid::Uuid;
 
 use crate::cluster::control::{ControlReceiver, Question, Reply};
@@ -21,18 +21,17 @@ const AT_A_TIME: usize = 64;
 #[derive(Clone)]
 pub struct Decisions {
     http: reqwest::Client,
-    base: Url,
+    conductor: watch::Receiver<Option<Url>>,
 }
 
 impl Decisions {
-    /// The conductor at `url`.
+    /// Asks whichever conductor the agent asks.
     ///
     /// # Errors
-    /// When the URL makes no sense.
-    pub fn new(url: &str) -> anyhow::Result<Decisions> {
-        let base = Url::parse(url)?.join("/api/v1/internal/volumes/")?;
+    /// When there can be no HTTP client.
+    pub fn new(conductor: watch::Receiver<Option<Url>>) -> anyhow::Result<Decisions> {
         let http = reqwest::Client::builder().connect_timeout(ANSWER).no_proxy().build()?;
-        Ok(Decisions { http, base })
+        Ok(Decisions { http, conductor })
     }
 
     /// Answers questions until nobody can ask any more. `node` tells this node's number.
@@ -89,7 +88,9 @@ impl Decisions {
         call: &str,
         body: &(impl Serialize + Sync),
     ) -> anyhow::Result<DecisionAnswer> {
-        let url = self.base.join(&format!("{volume}/{call}"))?;
+        let conductor = self.conductor.borrow().clone();
+        let conductor = conductor.ok_or_else(|| anyhow::anyhow!("no conductor is known"))?;
+        let url = conductor.join(&format!("/api/v1/internal/volumes/{volume}/{call}"))?;
         let answer = self.http.post(url).json(body).timeout(ANSWER).send().await?;
         Ok(answer.error_for_status()?.json().await?)
     }

@@ -10,6 +10,7 @@
 
 mod backoff;
 mod client;
+mod conductors;
 pub mod decisions;
 mod saved;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use afs_coordination::Conductors;
 use conductor::api::{NodeReport, NodeState};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
@@ -49,8 +51,11 @@ pub trait Converge: Send + Sync + 'static {
 pub struct AgentConfig {
     /// The node's name.
     pub node: String,
-    /// The conductor's URL, such as `http://127.0.0.1:49180`.
+    /// The conductor's URL, such as `http://127.0.0.1:49180`; those of several with commas between them, or none where
+    /// ZooKeeper knows them.
     pub conductor: String,
+    /// The conductors that ZooKeeper knows, where it is used.
+    pub found: Option<watch::Receiver<Conductors>>,
     /// The data folder.
     pub data: PathBuf,
 }
@@ -86,6 +91,11 @@ impl<N: Converge> Agent<N> {
         self.applied.subscribe()
     }
 
+    /// The conductor that is asked now.
+    pub fn conductor(&self) -> watch::Receiver<Option<reqwest::Url>> {
+        self.client.conductors().chosen()
+    }
+
     /// Asks for a report soon, because something changed.
     pub fn changed(&self) {
         self.report_now.notify_one();
@@ -93,8 +103,25 @@ impl<N: Converge> Agent<N> {
 
     /// Runs until dropped.
     pub async fn run(self: Arc<Self>) {
-        let known = self.begin().await;
-        tokio::join!(self.follow(known), self.keep_reporting());
+        let converge = async {
+            let known = self.begin().await;
+            tokio::join!(self.follow(known), self.keep_reporting());
+        };
+        tokio::join!(converge, self.find_conductors());
+    }
+
+    /// Follows what ZooKeeper says about the conductors.
+    async fn find_conductors(&self) {
+        let Some(mut found) = self.config.found.clone() else { return };
+        loop {
+            let conductors = found.borrow_and_update().clone();
+            let active = conductors.active().is_some();
+            let urls = conductors.0.iter().filter_map(|one| client::base(&one.api).ok()).collect();
+            self.client.conductors().found(urls, active);
+            if found.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Puts the first state into effect: the conductor's if it answers soon, else the saved one.
@@ -121,6 +148,21 @@ impl<N: Converge> Agent<N> {
     }
 
     async fn first_fetch(&self) -> Result<NodeState, ClientError> {
+        let mut chosen = self.client.conductors().chosen();
+        loop {
+            chosen.borrow_and_update();
+            match self.report_and_fetch().await {
+                Err(ClientError::Moved) => {}
+                Err(ClientError::Nowhere) => {
+                    // The sender is the client's own.
+                    let _ = chosen.changed().await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn report_and_fetch(&self) -> Result<NodeState, ClientError> {
         self.report().await?;
         self.fetch(None).await?.ok_or(ClientError::Empty)
     }
@@ -155,6 +197,10 @@ impl<N: Converge> Agent<N> {
     }
 
     async fn wait_after(&self, backoff: &mut Backoff, error: &ClientError) {
+        if matches!(error, ClientError::Moved) {
+            return self.report_now.notify_one();
+        }
+        let mut chosen = self.client.conductors().chosen();
         let (pause, first) = backoff.failed();
         if first {
             tracing::warn!(%error, url = %self.config.conductor, "no state from the conductor; I/O goes on");
@@ -164,7 +210,10 @@ impl<N: Converge> Agent<N> {
         if matches!(error, ClientError::UnknownNode) {
             self.report_now.notify_one();
         }
-        tokio::time::sleep(pause).await;
+        // The next conductor need not be waited for.
+        if let Ok(Ok(())) = timeout(pause, chosen.changed()).await {
+            self.report_now.notify_one();
+        }
     }
 
     /// Saves and puts into effect.
@@ -215,7 +264,9 @@ impl<N: Converge> Agent<N> {
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
     /// The URL makes no sense.
-    #[error("`conductor = {url}`: {reason}; write a URL such as http://127.0.0.1:49180")]
+    #[error(
+        "`conductor = {url}`: {reason}; write a URL such as http://127.0.0.1:49180, or several with commas between them"
+    )]
     Url {
         /// As given.
         url: String,

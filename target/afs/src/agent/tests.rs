@@ -139,11 +139,15 @@ impl Drop for RunningAgent {
 }
 
 fn start(conductor: SocketAddr, data: &Path) -> RunningAgent {
-    let config = AgentConfig {
-        node: "n1".to_owned(),
-        conductor: format!("http://{conductor}"),
-        data: data.to_owned(),
-    };
+    start_with(format!("http://{conductor}"), None, data)
+}
+
+fn start_with(
+    conductor: String,
+    found: Option<watch::Receiver<Conductors>>,
+    data: &Path,
+) -> RunningAgent {
+    let config = AgentConfig { node: "n1".to_owned(), conductor, found, data: data.to_owned() };
     let node = FakeNode::new();
     let agent = Agent::new(config, Arc::clone(&node)).unwrap();
     let task = tokio::spawn(Arc::clone(&agent).run());
@@ -224,10 +228,72 @@ async fn a_conductor_of_another_cluster_is_not_obeyed() {
 
 #[tokio::test]
 async fn a_url_that_is_none_is_refused_with_an_example() {
-    for url in ["", "127.0.0.1:49180", "ftp://x"] {
-        let config =
-            AgentConfig { node: "n1".to_owned(), conductor: url.to_owned(), data: "/".into() };
+    for url in ["127.0.0.1:49180", "ftp://x", "http://127.0.0.1:1,x"] {
+        let config = AgentConfig {
+            node: "n1".to_owned(),
+            conductor: url.to_owned(),
+            found: None,
+            data: "/".into(),
+        };
         let error = Agent::new(config, FakeNode::new()).err().unwrap().to_string();
         assert!(error.contains("http://127.0.0.1:49180"), "{error}");
     }
+}
+
+/// Leads to `active`, as a conductor that stands by does.
+async fn standby(active: SocketAddr) -> (SocketAddr, JoinHandle<()>) {
+    let lead = move |uri: axum::http::Uri| async move {
+        axum::response::Redirect::temporary(&format!("http://{active}{uri}"))
+    };
+    let listener = TcpListener::bind(anywhere()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = axum::Router::new().fallback(lead);
+    (address, tokio::spawn(async { axum::serve(listener, router).await.unwrap() }))
+}
+
+#[tokio::test]
+async fn the_active_conductor_is_found_through_one_that_stands_by_and_one_that_is_gone() {
+    let data = tempfile::tempdir().unwrap();
+    let reserved = TcpListener::bind(anywhere()).await.unwrap();
+    let gone = reserved.local_addr().unwrap();
+    drop(reserved);
+    let first = FakeConductor::new(5);
+    let (first_address, first_server) = first.listen(anywhere()).await;
+    let (led, _server) = standby(first_address).await;
+    let running = start_with(format!("http://{gone},http://{led}"), None, data.path());
+    running.node.wait_for(5).await;
+    first.wait_for_applied(5).await;
+
+    // The active one dies; the one that led to it leads to its successor now.
+    first_server.abort();
+    let _ = first_server.await;
+    _server.abort();
+    let _ = _server.await;
+    let second = FakeConductor::new(6);
+    let (_, _second) = second.listen(led).await;
+    running.node.wait_for(6).await;
+    second.wait_for_applied(6).await;
+}
+
+#[tokio::test]
+async fn what_zookeeper_says_ends_the_wait_for_a_conductor_that_hangs() {
+    let data = tempfile::tempdir().unwrap();
+    let hanging = TcpListener::bind(anywhere()).await.unwrap();
+    let found = watch::Sender::new(Conductors::default());
+    let configured = format!("http://{}", hanging.local_addr().unwrap());
+    let running = start_with(configured, Some(found.subscribe()), data.path());
+    let (_silent, _) = hanging.accept().await.unwrap();
+    let active = FakeConductor::new(5);
+    let (address, _server) = active.listen(anywhere()).await;
+    let record = afs_coordination::ConductorRecord {
+        api: format!("http://{address}"),
+        host: String::new(),
+        software: String::new(),
+        token: Some(2),
+    };
+    let begin = std::time::Instant::now();
+    found.send_replace(Conductors(Arc::new(vec![record])));
+    running.node.wait_for(5).await;
+    active.wait_for_applied(5).await;
+    assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
 }

@@ -6,7 +6,7 @@ use std::{fs, io};
 use super::Settings;
 
 /// All keys, for suggestions.
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 16] = [
     "node",
     "data",
     "disk",
@@ -14,6 +14,10 @@ const KEYS: [&str; 12] = [
     "advertise",
     "http",
     "conductor",
+    "zookeeper",
+    "cluster",
+    "zookeeper_secret_file",
+    "zookeeper_session_timeout_ms",
     "reactors",
     "buffers",
     "assume_whole_blocks",

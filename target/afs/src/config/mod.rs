@@ -12,6 +12,7 @@ mod tests;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use afs_coordination::{ZooKeeperConfig, ZooKeeperSettings};
 use conductor::size::parse_size;
 use serde::Deserialize;
 
@@ -60,9 +61,22 @@ pub struct Settings {
     /// Where /metrics, /healthz and /status are served [default: 127.0.0.1:49181]
     #[arg(long, env = "AFS_HTTP", value_name = "ADDR:PORT")]
     pub http: Option<String>,
-    /// The conductor (only `serve`; standalone brings its own) [default: http://127.0.0.1:49180]
-    #[arg(long, env = "AFS_CONDUCTOR", value_name = "URL")]
+    /// The conductor, or several with commas between them (only `serve`; standalone brings its own)
+    /// [default: http://127.0.0.1:49180, or those that ZooKeeper knows]
+    #[arg(long, env = "AFS_CONDUCTOR", value_name = "URL,...")]
     pub conductor: Option<String>,
+    /// Servers of ZooKeeper, HOST:PORT,HOST:PORT/PATH, where the node registers and finds the active conductor
+    #[arg(long, env = "AFS_ZOOKEEPER", value_name = "HOST:PORT,...")]
+    pub zookeeper: Option<String>,
+    /// Name of the cluster in ZooKeeper, the same for all its conductors and nodes
+    #[arg(long, env = "AFS_CLUSTER", value_name = "NAME")]
+    pub cluster: Option<String>,
+    /// File with the secret that keeps others out of the cluster's entries in ZooKeeper
+    #[arg(long, env = "AFS_ZOOKEEPER_SECRET_FILE", value_name = "FILE")]
+    pub zookeeper_secret_file: Option<PathBuf>,
+    /// After how long without a sign of life this node is taken for dead [default: 3000]
+    #[arg(long, env = "AFS_ZOOKEEPER_SESSION_TIMEOUT_MS", value_name = "MS")]
+    pub zookeeper_session_timeout_ms: Option<u64>,
     /// Threads that serve I/O [default: one per core]
     #[arg(long, env = "AFS_REACTORS", value_name = "N")]
     pub reactors: Option<usize>,
@@ -121,6 +135,8 @@ pub struct NodeConfig {
     pub buffer_bytes: usize,
     /// Whether disks are believed to write 4 KiB whole.
     pub assume_whole_blocks: bool,
+    /// Where the node registers.
+    pub zookeeper: Option<ZooKeeperConfig>,
 }
 
 /// What is wrong with the settings.
@@ -135,6 +151,9 @@ pub enum ConfigError {
     /// A listener.
     #[error(transparent)]
     Address(#[from] AddressError),
+    /// ZooKeeper.
+    #[error(transparent)]
+    ZooKeeper(#[from] afs_coordination::ConfigError),
     /// A required setting is missing.
     #[error("`{key}` is not set: give --{flag}, {variable}, or `{key}` in the configuration file")]
     Missing {
@@ -182,6 +201,12 @@ impl Settings {
             rack: self.rack.or(file.rack),
             http: self.http.or(file.http),
             conductor: self.conductor.or(file.conductor),
+            zookeeper: self.zookeeper.or(file.zookeeper),
+            cluster: self.cluster.or(file.cluster),
+            zookeeper_secret_file: self.zookeeper_secret_file.or(file.zookeeper_secret_file),
+            zookeeper_session_timeout_ms: self
+                .zookeeper_session_timeout_ms
+                .or(file.zookeeper_session_timeout_ms),
             reactors: self.reactors.or(file.reactors),
             buffers: self.buffers.or(file.buffers),
             assume_whole_blocks: self.assume_whole_blocks.or(file.assume_whole_blocks),
@@ -210,8 +235,21 @@ impl NodeConfig {
             reactors,
             buffer_bytes: buffer_bytes(settings.buffers.as_deref(), reactors)?,
             assume_whole_blocks: settings.assume_whole_blocks.unwrap_or(false),
+            zookeeper: zookeeper(settings)?,
         })
     }
+}
+
+fn zookeeper(
+    settings: &Settings,
+) -> Result<Option<ZooKeeperConfig>, afs_coordination::ConfigError> {
+    let settings = ZooKeeperSettings {
+        zookeeper: settings.zookeeper.as_deref(),
+        cluster: settings.cluster.as_deref(),
+        zookeeper_secret_file: settings.zookeeper_secret_file.as_deref(),
+        zookeeper_session_timeout_ms: settings.zookeeper_session_timeout_ms,
+    };
+    settings.in_force()
 }
 
 /// The rule of the conductor's API for names of nodes.

@@ -35,7 +35,7 @@ fn every_flag_is_a_key_of_the_file_and_has_its_variable() {
         assert_eq!(variable, format!("AFS_{}", key.to_ascii_uppercase()));
         let value = match key.as_str() {
             "disk" | "listen" | "advertise" => "[\"x\"]",
-            "reactors" => "1",
+            "reactors" | "zookeeper_session_timeout_ms" => "1",
             "assume_whole_blocks" => "true",
             "log_format" => "\"json\"",
             _ => "\"x\"",
@@ -156,6 +156,8 @@ fn values_out_of_range_are_named_with_their_key() {
             "at least 32M",
         ),
         (Settings { disk: vec![], ..usable() }, "no disk"),
+        (Settings { zookeeper: Some("a:2181".to_owned()), ..usable() }, "`cluster` is not"),
+        (Settings { cluster: Some("c".to_owned()), ..usable() }, "`zookeeper` is not"),
     ];
     for (settings, part) in wrong {
         let error = NodeConfig::new(&settings).unwrap_err().to_string();

@@ -7,6 +7,7 @@
 
 mod hosts;
 mod locked_memory;
+mod membership;
 mod rdma;
 mod status;
 mod summary;
@@ -34,6 +35,7 @@ use crate::ports::{PortError, Ports};
 use crate::volumes::{Identity, Volumes};
 use hosts::Hosts;
 pub use locked_memory::LockedMemoryError;
+use membership::Membership;
 use rdma::{Rdma, Serving};
 use status::{Phase, StatusPages};
 pub use summary::Summary;
@@ -77,6 +79,7 @@ pub struct RunningNode {
     volumes: Arc<Volumes>,
     agent: Arc<Agent<Volumes>>,
     agent_task: JoinHandle<()>,
+    membership: Option<Membership>,
     pages: Arc<StatusPages>,
     http: RunningHttp,
     ports: Ports,
@@ -143,16 +146,30 @@ impl RunningNode {
         };
         let volumes =
             Volumes::new(identity, disks.clone(), node.clone(), cluster.clone(), metrics.clone());
+        let membership = Membership::start(
+            config,
+            membership::Identity {
+                name: config.node.clone(),
+                place: place(data),
+                http: http_address.to_string(),
+            },
+            Arc::clone(&listeners),
+            Arc::clone(&disks),
+        );
+        if let Some(membership) = &membership {
+            metrics.add_source(membership.source());
+        }
         let agent_config = AgentConfig {
             node: config.node.clone(),
             conductor: conductor.to_owned(),
+            found: membership.as_ref().map(Membership::conductors),
             data: data.path().to_owned(),
         };
         let agent = Agent::new(agent_config, Arc::clone(&volumes))?;
         pages.set_applied(agent.applied());
         let agent_task = tokio::spawn(Arc::clone(&agent).run());
         let mut control_tasks = JoinSet::new();
-        let decisions = Decisions::new(conductor).map_err(|error| AgentError::Url {
+        let decisions = Decisions::new(agent.conductor()).map_err(|error| AgentError::Url {
             url: conductor.to_owned(),
             reason: error.to_string(),
         })?;
@@ -175,6 +192,7 @@ impl RunningNode {
             volumes,
             agent,
             agent_task,
+            membership,
             pages,
             http,
             ports,
@@ -235,6 +253,9 @@ impl RunningNode {
     pub async fn stop(mut self) {
         self.pages.enter(Phase::Stopping);
         self.agent_task.abort();
+        if let Some(membership) = self.membership {
+            membership.end().await;
+        }
         self.hosts.let_go(&self.node, &self.metrics).await;
         self.cluster.leave().await;
         self.node.close_to_peers();
@@ -248,6 +269,13 @@ impl RunningNode {
         // Joining threads blocks.
         let _ = tokio::task::spawn_blocking(move || reactors.shutdown()).await;
     }
+}
+
+/// Where this node lives: no two processes run on one data folder of one machine.
+fn place(data: &DataFolder) -> String {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let folder = data.path().canonicalize().unwrap_or_else(|_| data.path().to_owned());
+    format!("{host}:{}", folder.display())
 }
 
 async fn start_reactors(config: &NodeConfig) -> Result<Reactors, DaemonError> {

@@ -200,6 +200,12 @@ impl Place {
         serde_json::from_str(&text).unwrap_or(Value::Null)
     }
 
+    /// What the API shows, when it does.
+    pub fn call_if_there(&self, path: &str) -> Option<Value> {
+        let (code, text) = http("GET", &format!("http://{}{path}", self.api), None);
+        if code == 200 { serde_json::from_str(&text).ok() } else { None }
+    }
+
     pub fn node(&self, path: &str) -> (u16, String) {
         http("GET", &format!("http://{}{path}", self.http), None)
     }

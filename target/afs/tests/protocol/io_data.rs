@@ -64,6 +64,7 @@ fn config(folder: &Path) -> NodeConfig {
         reactors: 2,
         buffer_bytes: 32 << 20,
         assume_whole_blocks: false,
+        zookeeper: None,
     }
 }
 
