@@ -9,7 +9,8 @@ use crate::disk::Loss;
 use crate::net::Cut;
 use crate::random::SimRandom;
 
-/// Something goes wrong. Machines are numbered from 0. What has a time in it is over after that
+/// Something goes wrong. Machines are numbered from 0; paths are between *places*, of which the first
+/// are the machines and the others whoever else is in the network. What has a time in it is over after that
 /// time; the rest is an event.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[allow(missing_docs, reason = "the fields say what they are")]
@@ -50,6 +51,8 @@ pub enum Fault {
     FalseDeath { machine: usize, time: Duration },
     /// A volume is told to move its leader.
     MoveLeader { to: usize },
+    /// A host dies with what it was doing, and starts again.
+    KillHost { host: usize },
 }
 
 /// When a conductor dies.
@@ -85,6 +88,7 @@ impl Fault {
             Fault::SickDatabase { .. } => "sick database",
             Fault::FalseDeath { .. } => "false death",
             Fault::MoveLeader { .. } => "leader moved",
+            Fault::KillHost { .. } => "host killed",
         }
     }
 }
@@ -130,6 +134,7 @@ impl fmt::Display for FaultCounts {
 pub struct Nemesis {
     random: SimRandom,
     machines: usize,
+    places: usize,
     /// Kinds that this run has, with their weights.
     weights: Vec<(Draw, usize)>,
     /// The usual pause between two faults.
@@ -141,7 +146,7 @@ pub struct Nemesis {
 type Draw = fn(&Nemesis) -> Fault;
 
 /// Every kind, with its weight when it is there.
-const KINDS: [(Draw, usize); 18] = [
+const KINDS: [(Draw, usize); 19] = [
     (Nemesis::kill, 12),
     (Nemesis::power_cut, 8),
     (Nemesis::blackout, 2),
@@ -160,11 +165,12 @@ const KINDS: [(Draw, usize); 18] = [
     (Nemesis::sick_database, 4),
     (Nemesis::false_death, 4),
     (Nemesis::move_leader, 4),
+    (Nemesis::kill_host, 3),
 ];
 
 impl Nemesis {
     /// Draws what the run is like.
-    pub fn new(random: &SimRandom, machines: usize) -> Self {
+    pub fn new(random: &SimRandom, machines: usize, places: usize) -> Self {
         let mut weights: Vec<_> = KINDS.iter().copied().filter(|_| random.chance(70)).collect();
         if weights.is_empty() {
             weights = KINDS.to_vec();
@@ -174,7 +180,7 @@ impl Nemesis {
         let pick = |list: &[u64]| list.get(random.below(list.len())).copied().unwrap_or(1_000);
         let (pause, time_max) = (pick(&pauses), pick(&times));
         let (pause, time_max) = (Duration::from_millis(pause), Duration::from_millis(time_max));
-        Self { random: random.clone(), machines, weights, pause, time_max }
+        Self { random: random.clone(), machines, places, weights, pause, time_max }
     }
 
     /// How long to wait before the next fault: often a little, now and then long enough for
@@ -210,11 +216,12 @@ impl Nemesis {
         self.random.below(self.machines)
     }
 
-    /// Two machines that differ, if there are two.
+    /// Two places that differ, mostly machines.
     fn pair(&self) -> (usize, usize) {
-        let one = self.machine();
-        let step = 1 + self.random.below(self.machines.saturating_sub(1));
-        (one, (one + step) % self.machines.max(1))
+        let among = if self.random.chance(70) { self.machines } else { self.places }.max(1);
+        let one = self.random.below(among);
+        let step = 1 + self.random.below(among.saturating_sub(1));
+        (one, (one + step) % among)
     }
 
     fn loss(&self) -> Loss {
@@ -315,6 +322,10 @@ impl Nemesis {
         Fault::FalseDeath { machine: self.machine(), time: self.time() }
     }
 
+    fn kill_host(&self) -> Fault {
+        Fault::KillHost { host: self.random.below(64) }
+    }
+
     fn move_leader(&self) -> Fault {
         Fault::MoveLeader { to: self.machine() }
     }
@@ -329,7 +340,7 @@ mod tests {
         let mut counts = FaultCounts::default();
         for seed in 0..30 {
             let draw = || {
-                let nemesis = Nemesis::new(&SimRandom::new(seed), 4);
+                let nemesis = Nemesis::new(&SimRandom::new(seed), 4, 8);
                 (0..200).map(|_| nemesis.draw()).collect::<Vec<_>>()
             };
             let faults = draw();
@@ -337,7 +348,7 @@ mod tests {
             faults.iter().for_each(|fault| counts.count(fault));
             for fault in faults {
                 if let Fault::OneWay { from, to, .. } = fault {
-                    assert!(from != to && from < 4 && to < 4);
+                    assert!(from != to && from < 8 && to < 8);
                 }
                 if let Fault::Partition { side, .. } = fault {
                     assert!(side > 0 && side < 15, "both sides have a machine");

@@ -11,9 +11,11 @@
 //!   [`afs_env::Link`] over it.
 //! - [`faults`]: what goes wrong, drawn from the seed.
 //! - [`history`]: what clients saw, and whether a disk that works could have shown it.
+//! - [`cluster`]: all of it put together.
 //! - [`model`]: what a correct store may hold after a cut, for tests that compare.
 
 mod clock;
+pub mod cluster;
 mod disk;
 mod executor;
 pub mod faults;
@@ -25,5 +27,7 @@ mod random;
 pub use clock::{Drift, MachineClock, SimClock};
 pub use disk::{DiskConfig, Loss, SimDisk, Snapshot};
 pub use executor::{Order, Process, ProcessId, Sim, Stuck};
-pub use net::{Address, Cut, LinkMessage, NetConfig, NetCounts, PathState, SimLink, SimNet};
+pub use net::{
+    Address, Closed, Cut, LinkMessage, NetConfig, NetCounts, PathState, SimLink, SimNet,
+};
 pub use random::SimRandom;

@@ -36,6 +36,16 @@ impl SimDisk {
         self.inner.borrow_mut().faults.dead = true;
     }
 
+    /// It is there again after [`die`](SimDisk::die), with what it held.
+    pub fn revive(&self) {
+        self.inner.borrow_mut().faults.dead = false;
+    }
+
+    /// Every block can be read again.
+    pub fn heal_reads(&self) {
+        self.inner.borrow_mut().faults.reads.clear();
+    }
+
     /// Takes away all faults that were planted; what they did remains.
     pub fn heal(&self) {
         let inner = &mut *self.inner.borrow_mut();

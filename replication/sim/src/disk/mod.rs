@@ -12,7 +12,7 @@ use std::task::{Poll, Waker};
 
 use afs_env::{Buffer, BufferMut, BufferPool, Disk, DiskError};
 
-use image::{Image, SECTOR, Version};
+use image::{Image, Version};
 pub use image::{Loss, Snapshot};
 
 use crate::clock::SimClock;
@@ -267,9 +267,10 @@ impl Inner {
                 let hit = offset.checked_sub(first).is_some_and(|at| at < length);
                 if hit && self.faults.writes > 0 {
                     self.faults.writes -= 1;
-                    // A failed write may have changed some of its sectors.
-                    let sectors = random.below(data.len() / SECTOR + 1);
-                    let part = data.get(..sectors * SECTOR).unwrap_or_default().to_vec();
+                    // A failed write may have changed some of what it was to change.
+                    let unit = self.config.atomic as usize;
+                    let units = random.below(data.len() / unit + 1);
+                    let part = data.get(..units * unit).unwrap_or_default().to_vec();
                     self.image.write(Version::new(*offset, Rc::new(part)), false);
                     return Err(EIO);
                 }

@@ -141,10 +141,11 @@ impl Sim {
     /// If they wake each other without end.
     fn run_tasks(&self) {
         let end = self.inner.polls.get() + POLLS_MAX;
-        while let Some(task) = self.inner.tasks.next(|count| match self.inner.order.get() {
-            Order::Woken => 0,
-            Order::Seeded => self.random.below(count),
-        }) {
+        let next = || match self.inner.order.get() {
+            Order::Woken => self.inner.tasks.next(),
+            Order::Seeded => self.inner.tasks.choose(|count| self.random.below(count)),
+        };
+        while let Some(task) = next() {
             assert!(self.inner.polls.get() < end, "tasks wake each other and time stands still");
             self.poll(&task);
         }

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Wake;
 
 use super::process::ProcessId;
@@ -14,9 +14,15 @@ type Boxed = Pin<Box<dyn Future<Output = ()>>>;
 /// Wakers must be `Send`, so this is a mutex; nobody ever waits for it.
 type Woken = Arc<Mutex<VecDeque<TaskHandle>>>;
 
+fn lock(queue: &Woken) -> MutexGuard<'_, VecDeque<TaskHandle>> {
+    queue.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Names a task and wakes it.
 pub(super) struct TaskName {
     slot: usize,
+    /// Tasks are numbered as they were made.
+    number: u64,
     pub(super) process: ProcessId,
     /// It is in the queue, or held back.
     woken: AtomicBool,
@@ -32,7 +38,7 @@ impl Wake for TaskName {
 
     fn wake_by_ref(self: &Arc<Self>) {
         if !self.woken.swap(true, Ordering::Relaxed) {
-            self.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(self.clone());
+            lock(&self.queue).push_back(self.clone());
         }
     }
 }
@@ -47,6 +53,7 @@ struct Slot {
 struct Slots {
     slots: Vec<Option<Slot>>,
     free: Vec<usize>,
+    number: u64,
 }
 
 /// See the module documentation.
@@ -65,7 +72,9 @@ impl Tasks {
                 slots.slots.len() - 1
             });
             let (woken, queue) = (AtomicBool::new(false), self.queue.clone());
-            let task = Arc::new(TaskName { slot, process, woken, queue });
+            slots.number += 1;
+            let number = slots.number;
+            let task = Arc::new(TaskName { slot, number, process, woken, queue });
             if let Some(place) = slots.slots.get_mut(slot) {
                 *place = Some(Slot { task: task.clone(), future: Some(future) });
             }
@@ -74,22 +83,26 @@ impl Tasks {
         task.wake();
     }
 
-    /// Takes a woken task out of the queue; `choose` says which one of how many.
-    pub(super) fn next(&self, choose: impl FnOnce(usize) -> usize) -> Option<TaskHandle> {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        match queue.len() {
-            0 => None,
-            1 => queue.pop_front(),
-            count => match choose(count) {
-                0 => queue.pop_front(),
-                index => queue.swap_remove_front(index),
-            },
+    /// Takes the task that was woken first out of the queue.
+    pub(super) fn next(&self) -> Option<TaskHandle> {
+        lock(&self.queue).pop_front()
+    }
+
+    /// Takes any woken task out of the queue; `choose` says which one of how many. The order in
+    /// which they were woken does not matter: some wakers draw it from a source of their own.
+    pub(super) fn choose(&self, choose: impl FnOnce(usize) -> usize) -> Option<TaskHandle> {
+        let mut queue = lock(&self.queue);
+        if queue.len() > 1 {
+            queue.make_contiguous().sort_unstable_by_key(|task| task.number);
+            let index = choose(queue.len());
+            return queue.remove(index);
         }
+        queue.pop_front()
     }
 
     /// A held task goes on.
     pub(super) fn again(&self, task: TaskHandle) {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(task);
+        lock(&self.queue).push_back(task);
     }
 
     /// The future, to be polled; from now on the task can be woken again.

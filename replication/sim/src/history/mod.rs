@@ -1,16 +1,20 @@
 //! What clients saw, and whether a disk that works could have shown it: linearizability, block by
 //! block.
 //!
-//! Every write of a block has a value of its own ([`Tag`]), except zeroes. An operation that ended
-//! without an answer (a time-out, an error, a client that died) may have taken effect at any moment
-//! since it began, may still do so at any later one, or never. That is the rule for a write; such a
-//! read says nothing.
+//! Every write of a block has a value of its own ([`Tag`]), except zeroes. A write that ended without
+//! an answer (a time-out, an error, a client that died) may have taken effect at any moment since it
+//! began, may still do so at any later one, or never; such a read says nothing.
+//!
+//! A client that gets no answer may try again on another path. Each attempt is a write with a value
+//! of its own. When one is acknowledged, the earlier ones are over: each took effect by then, or
+//! never will ([`History::wrote_at_last`]; a ghost is one that comes later).
 //!
 //! A block is a register, and blocks are independent (one block is the atomic unit), so the history
 //! of a volume is linearizable if that of each block is. A write of several blocks is one operation
 //! on each.
 //!
-//! Two checkers, both exact. [`zones`] needs distinct values and takes `n log n`: it is what most
+//! Two checkers, both exact (attempts to write zero that may not have happened count as often as
+//! needed until they are over). [`zones`] needs distinct values and takes `n log n`: it is what most
 //! blocks get. [`search`] takes any history (several writes of zero have the same value, which
 //! makes the problem hard in general) and is exponential only in the number of writes of one block
 //! that are under way at one moment. The tests hold both against a third one that tries every
@@ -47,6 +51,8 @@ pub struct Operation {
     pub start: Moment,
     /// When it was answered with success; `None` if its outcome is not known.
     pub end: Option<Moment>,
+    /// It may not have happened at all; if it did, then by its end.
+    pub maybe: bool,
     /// Who did it, for people.
     pub client: u32,
 }
@@ -110,7 +116,7 @@ impl History {
     fn begin(&mut self, client: u32, block: (u64, u64), action: Action) -> OperationId {
         let start = self.tick();
         let list = self.blocks.entry(block).or_default();
-        list.push(Operation { action, start, end: None, client });
+        list.push(Operation { action, start, end: None, maybe: false, client });
         OperationId { block, index: list.len() - 1 }
     }
 
@@ -132,6 +138,17 @@ impl History {
         }
     }
 
+    /// The last of these attempts to write one thing was acknowledged.
+    pub fn wrote_at_last(&mut self, attempts: &[OperationId]) {
+        let now = self.tick();
+        for (index, id) in attempts.iter().enumerate() {
+            if let Some(operation) = self.get(*id) {
+                operation.end = Some(now);
+                operation.maybe = index + 1 < attempts.len();
+            }
+        }
+    }
+
     /// A read returned `tag` ([`TORN`] for what is no tag).
     pub fn read(&mut self, id: OperationId, tag: Tag) {
         let now = self.tick();
@@ -143,6 +160,11 @@ impl History {
 
     fn get(&mut self, id: OperationId) -> Option<&mut Operation> {
         self.blocks.get_mut(&id.block)?.get_mut(id.index)
+    }
+
+    /// The last moment.
+    pub fn now(&self) -> Moment {
+        self.moment
     }
 
     /// Operations so far.
@@ -182,9 +204,9 @@ pub fn check_block(operations: &[Operation]) -> Result<(), Violation> {
     if zeroes.count() == 0 { zones::check(&useful) } else { search::check(&useful) }
 }
 
-/// Leaves out what says nothing: reads without an answer, and writes without one whose value was
-/// never read, because what never took effect explains as much. A write without an answer whose
-/// value was read, and is its own, took effect before the first such read ended: that is its end.
+/// Leaves out what says nothing: reads without an answer, and writes that may not have happened whose
+/// value was never read, because what never took effect explains as much. Such a write whose value
+/// was read, and is its own, took effect before the first such read ended: that is its end.
 fn prepare(operations: &[Operation]) -> Result<Vec<Operation>, Violation> {
     let mut first_seen: BTreeMap<Tag, Moment> = BTreeMap::new();
     for operation in operations {
@@ -195,9 +217,11 @@ fn prepare(operations: &[Operation]) -> Result<Vec<Operation>, Violation> {
     }
     let keep = |operation: &Operation| match (operation.action, operation.end) {
         (Action::Read(_), None) => None,
-        (Action::Write(0), None) => first_seen.contains_key(&0).then_some(*operation),
-        (Action::Write(tag), None) => {
-            first_seen.get(&tag).map(|end| Operation { end: Some(*end), ..*operation })
+        (Action::Write(tag), end) if operation.maybe || end.is_none() => {
+            let seen = *first_seen.get(&tag)?;
+            let end = end.map_or(seen, |end| end.min(seen));
+            let own = Operation { end: Some(end), maybe: false, ..*operation };
+            Some(if tag == 0 { *operation } else { own })
         }
         _ => Some(*operation),
     };

@@ -9,7 +9,8 @@
 //! A read takes effect as soon as a situation has its value, which is always as good as later.
 //! Writes of zero without an answer are alike, but for their start: a situation counts how many of
 //! them it has used, and one that has used fewer than another, and is the same otherwise, stands
-//! for both.
+//! for both. An attempt to write zero that may not have happened counts as often as needed until its
+//! end: there are many of them when a volume is away for long, and nobody can tell them apart.
 
 use std::collections::BTreeMap;
 
@@ -37,6 +38,8 @@ struct Search {
     reads: Vec<Option<Operation>>,
     /// Unanswered writes of zero that have begun.
     zeroes: u32,
+    /// Moments at which zero may have been written are open.
+    windows: u32,
     situations: Situations,
 }
 
@@ -64,8 +67,10 @@ pub(super) fn check(operations: &[Operation]) -> Result<(), Violation> {
     for (_, event, operation) in events {
         match (event, operation.action) {
             (Event::Start, Action::Write(_)) if operation.end.is_none() => search.zeroes += 1,
+            (Event::Start, Action::Write(_)) if operation.maybe => search.windows += 1,
             (Event::Start, Action::Write(_)) => place(&mut search.writes, operation),
             (Event::Start, Action::Read(_)) => search.read_starts(operation),
+            (Event::End, Action::Write(_)) if operation.maybe => search.window_ends(),
             (Event::End, _) => search.ends(operation),
         }
         if search.situations.is_empty() {
@@ -131,10 +136,29 @@ impl Search {
                 next.push((self.see(Situation { value, written, ..situation }), used));
             }
         }
-        if used < self.zeroes && situation.value != 0 {
-            next.push((self.see(Situation { value: 0, ..situation }), used + 1));
+        let zeroed = Situation { value: 0, ..situation };
+        if self.windows > 0 && situation.value != 0 {
+            next.push((self.see(zeroed), used));
+        } else if used < self.zeroes && situation.value != 0 {
+            next.push((self.see(zeroed), used + 1));
         }
         next
+    }
+
+    /// An attempt to write zero is over: in every situation it may have come now.
+    fn window_ends(&mut self) {
+        if self.windows == 1 {
+            let mut open: Vec<_> =
+                self.situations.iter().map(|(one, used)| (*one, *used)).collect();
+            while let Some((situation, used)) = open.pop() {
+                for (next, used) in self.next(situation, used) {
+                    if keep(&mut self.situations, next, used) {
+                        open.push((next, used));
+                    }
+                }
+            }
+        }
+        self.windows -= 1;
     }
 
     /// Leaves the situations in which `operation` has taken effect, and takes it out of them.

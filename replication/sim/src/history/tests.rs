@@ -4,11 +4,12 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// `("w", 5, 1, 3)`: a write of 5 from 1 to 3; an end of 0 is none.
+/// `("w", 5, 1, 3)`: a write of 5 from 1 to 3; an end of 0 is none; with "m" it may not have happened.
 fn history(list: &[(&str, Tag, Moment, Moment)]) -> Vec<Operation> {
     let operation = |(client, (what, tag, start, end)): (u32, &(&str, Tag, Moment, Moment))| {
-        let action = if *what == "w" { Action::Write(*tag) } else { Action::Read(*tag) };
-        Operation { action, start: *start, end: (*end > 0).then_some(*end), client }
+        let action = if *what == "r" { Action::Read(*tag) } else { Action::Write(*tag) };
+        let end = (*end > 0).then_some(*end);
+        Operation { action, start: *start, end, maybe: *what == "m", client }
     };
     (0..).zip(list).map(operation).collect()
 }
@@ -54,6 +55,18 @@ fn a_write_of_unknown_outcome_may_come_late_or_never() {
     good(&[("w", 5, 1, 0), ("w", 6, 2, 3), ("r", 6, 4, 5), ("r", 5, 6, 7)]);
     good(&[("w", 0, 1, 0), ("w", 6, 2, 3), ("r", 6, 4, 5), ("r", 0, 6, 7)]);
     bad(&[("w", 5, 1, 0), ("w", 6, 2, 3), ("r", 5, 4, 5), ("r", 6, 6, 7)]);
+}
+
+#[test]
+fn an_attempt_before_the_acknowledged_one_comes_by_then_or_never() {
+    // The first attempt (5) is over when the second one (6) is acknowledged, at 6.
+    good(&[("m", 5, 1, 6), ("w", 6, 3, 6), ("r", 6, 7, 8)]);
+    good(&[("m", 5, 1, 6), ("w", 6, 3, 6), ("r", 5, 7, 8)]);
+    good(&[("m", 5, 1, 6), ("w", 6, 3, 6), ("r", 5, 4, 5), ("r", 6, 7, 8)]);
+    good(&[("m", 0, 1, 6), ("w", 0, 3, 6), ("w", 7, 2, 5), ("r", 0, 7, 8)]);
+    bad(&[("m", 5, 1, 6), ("w", 6, 3, 6), ("r", 6, 7, 8), ("r", 5, 9, 10)]);
+    bad(&[("m", 5, 1, 6), ("w", 6, 3, 6), ("w", 7, 8, 9), ("r", 5, 10, 11)]);
+    bad(&[("m", 0, 1, 6), ("w", 0, 3, 6), ("w", 7, 8, 9), ("r", 0, 10, 11)]);
 }
 
 #[test]
@@ -120,32 +133,44 @@ fn long_histories_take_no_time() {
 /// end, in which every read sees the last write. Only for few operations.
 fn try_every_order(operations: &[Operation]) -> bool {
     let answered = |operation: &&Operation| operation.end.is_some();
+    let operations: Vec<_> = operations
+        .iter()
+        .map(|one| Operation { maybe: one.maybe || one.end.is_none(), ..*one })
+        .collect();
     let reads_and_writes: Vec<_> = operations
         .iter()
         .filter(|operation| answered(operation) || matches!(operation.action, Action::Write(_)))
         .copied()
         .collect();
-    extend(&reads_and_writes, &mut vec![false; reads_and_writes.len()], 0)
+    extend(&reads_and_writes, &mut vec![false; reads_and_writes.len()], 0, 0)
 }
 
-fn extend(operations: &[Operation], done: &mut Vec<bool>, value: Tag) -> bool {
+/// `latest` is the last start of what has taken effect.
+fn extend(operations: &[Operation], done: &mut Vec<bool>, value: Tag, latest: Moment) -> bool {
     let rest = || operations.iter().zip(done.iter()).filter(|(_, done)| !**done);
-    if rest().all(|(operation, _)| operation.end.is_none()) {
+    if rest().all(|(operation, _)| operation.maybe) {
         return true;
     }
     // What ends first must not come after what begins later.
-    let first_end = rest().filter_map(|(operation, _)| operation.end).min().unwrap();
+    let certain = rest().filter(|(operation, _)| !operation.maybe);
+    let first_end = certain.filter_map(|(operation, _)| operation.end).min().unwrap();
     for index in 0..operations.len() {
-        if done[index] || operations[index].start > first_end {
+        let Operation { action, start, end, .. } = operations[index];
+        if done[index] || start > first_end || end.is_some_and(|end| end < latest) {
             continue;
         }
-        let next = match operations[index].action {
+        let next = match action {
             Action::Write(tag) => tag,
             Action::Read(tag) if tag == value => value,
             Action::Read(_) => continue,
         };
-        done[index] = true;
-        let found = extend(operations, done, next);
+        // Attempts to write zero count as often as needed.
+        let zero = operations[index].maybe && action == Action::Write(0) && end.is_some();
+        if zero && value == 0 {
+            continue;
+        }
+        done[index] = !zero;
+        let found = extend(operations, done, next, latest.max(start));
         done[index] = false;
         if found {
             return true;
@@ -156,7 +181,7 @@ fn extend(operations: &[Operation], done: &mut Vec<bool>, value: Tag) -> bool {
 
 /// Histories of few operations; half of the time each written value is unique.
 fn some_history() -> impl Strategy<Value = Vec<Operation>> {
-    let one = (any::<bool>(), 0..5_u64, 1..30_u64, 1..12_u64, any::<bool>(), 0..4_u8);
+    let one = (any::<bool>(), 0..5_u64, 1..30_u64, 1..12_u64, any::<bool>(), 0..5_u8);
     (proptest::collection::vec(one, 1..8), any::<bool>()).prop_map(|(list, unique)| {
         let mut moments = std::collections::BTreeSet::new();
         let mut moment = |wanted: u64| {
@@ -177,7 +202,8 @@ fn some_history() -> impl Strategy<Value = Vec<Operation>> {
                     (true, false) => Action::Write(u64::from(number)),
                     (false, _) => Action::Read(tag),
                 };
-                Operation { action, start: start_at, end, client: number }
+                let maybe = answered == 4 && matches!(action, Action::Write(_));
+                Operation { action, start: start_at, end, maybe, client: number }
             })
             .collect()
     })

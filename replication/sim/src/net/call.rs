@@ -18,6 +18,40 @@ struct Slot {
     waker: Option<Waker>,
 }
 
+/// Tells a service that the connection by which a request came is closed: its caller does not wait
+/// any more, and the news of that has arrived.
+#[derive(Clone, Default)]
+pub struct Closed(Rc<RefCell<(bool, Vec<Waker>)>>);
+
+impl Closed {
+    /// Whether it is closed.
+    pub fn is_closed(&self) -> bool {
+        self.0.borrow().0
+    }
+
+    /// Waits until it is closed.
+    pub async fn wait(&self) {
+        poll_fn(|context| {
+            let mut inner = self.0.borrow_mut();
+            if inner.0 {
+                return Poll::Ready(());
+            }
+            inner.1.push(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn close(&self) {
+        let wakers = {
+            let mut inner = self.0.borrow_mut();
+            inner.0 = true;
+            std::mem::take(&mut inner.1)
+        };
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
 struct Waiting {
     from: Address,
     to: Address,
@@ -43,22 +77,48 @@ struct Request {
     server: Option<ProcessId>,
     service: String,
     payload: Payload,
+    /// Vanishes with its caller.
+    bound: bool,
+    closed: Closed,
 }
 
 /// Forgets a call whose caller does not wait any more.
 struct Forget<'a> {
     net: &'a SimNet,
     call: u64,
+    /// Of a connection of its own: between whom, and who is told.
+    connection: Option<(Address, Address, Closed)>,
 }
 
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
-        self.net.state.borrow_mut().calls.waiting.remove(&self.call);
+        let waited = self.net.state.borrow_mut().calls.waiting.remove(&self.call).is_some();
+        if let Some((from, to, closed)) = self.connection.take().filter(|_| waited)
+            && self.net.has_power(from)
+        {
+            self.net.transmit(from, to, move || closed.close());
+        }
     }
 }
 
 impl SimNet {
+    /// Like [`call`](SimNet::call), on a connection that lives as long as the caller waits: a
+    /// request that has not arrived by then never does. What has arrived is carried out.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn call_bound<Q: Clone + 'static, A: 'static>(
+        &self,
+        from: Address,
+        to: Address,
+        service: &str,
+        request: Q,
+    ) -> Result<A, LinkError> {
+        self.send_and_wait(from, to, service, request, true).await
+    }
+
     /// Sends `request` to `service` at `to` and waits for the answer, without end if none comes.
+    /// The request may arrive long after the caller has given up.
     ///
     /// # Errors
     /// [`LinkError`].
@@ -72,6 +132,17 @@ impl SimNet {
         service: &str,
         request: Q,
     ) -> Result<A, LinkError> {
+        self.send_and_wait(from, to, service, request, false).await
+    }
+
+    async fn send_and_wait<Q: Clone + 'static, A: 'static>(
+        &self,
+        from: Address,
+        to: Address,
+        service: &str,
+        request: Q,
+        bound: bool,
+    ) -> Result<A, LinkError> {
         let server = self.process_at(to);
         let slot = Rc::new(RefCell::new(Slot::default()));
         let (call, duplicates) = {
@@ -82,11 +153,14 @@ impl SimNet {
             state.calls.waiting.insert(call, waiting);
             (call, state.config.duplicates)
         };
-        let _forget = Forget { net: self, call };
+        let closed = Closed::default();
+        let connection = bound.then(|| (from, to, closed.clone()));
+        let _forget = Forget { net: self, call, connection };
         let twice = server.is_some() && self.random.below(1_000_000) < duplicates as usize;
         for _ in 0..=u8::from(twice) {
             let payload: Payload = Box::new(request.clone());
-            let sent = Request { call, from, to, server, service: service.into(), payload };
+            let (service, closed) = (service.to_owned(), closed.clone());
+            let sent = Request { call, from, to, server, service, payload, bound, closed };
             let net = self.clone();
             self.transmit(from, to, move || net.request_arrives(sent));
         }
@@ -109,7 +183,10 @@ impl SimNet {
     }
 
     fn request_arrives(&self, request: Request) {
-        let Request { call, from, to, server, service, payload } = request;
+        let Request { call, from, to, server, service, payload, bound, closed } = request;
+        if bound && !self.state.borrow().calls.waiting.contains_key(&call) {
+            return;
+        }
         let found = {
             let state = self.state.borrow();
             let Some(machine) = state.machines.get(&to).filter(|machine| machine.powered) else {
@@ -134,7 +211,7 @@ impl SimNet {
                 None => state.counts.ghosts += 1,
             }
         }
-        let served = handler(from, payload);
+        let served = handler(from, payload, closed);
         drop(handler);
         let net = self.clone();
         process.spawn(async move {

@@ -33,6 +33,7 @@ use crate::random::SimRandom;
 
 pub use afs_env::LinkError;
 use call::Calls;
+pub use call::Closed;
 pub use link::{LinkMessage, SimLink};
 use path::Paths;
 pub use path::{Cut, PathState};
@@ -83,7 +84,7 @@ pub struct NetCounts {
 
 type Payload = Box<dyn Any>;
 type Served = Pin<Box<dyn Future<Output = Payload>>>;
-type Service = Rc<dyn Fn(Address, Payload) -> Served>;
+type Service = Rc<dyn Fn(Address, Payload, Closed) -> Served>;
 
 struct Machine {
     process: Process,
@@ -150,10 +151,25 @@ impl SimNet {
         A: 'static,
         F: Future<Output = A> + 'static,
     {
-        let service_fn = move |from: Address, payload: Payload| -> Served {
+        self.serve_bound(address, service, move |from, request, _| handler(from, request));
+    }
+
+    /// [`serve`](SimNet::serve) for requests that come by [`call_bound`](SimNet::call_bound): the
+    /// handler can see that the connection is closed.
+    pub fn serve_bound<Q, A, F>(
+        &self,
+        address: Address,
+        service: &str,
+        handler: impl Fn(Address, Q, Closed) -> F + 'static,
+    ) where
+        Q: 'static,
+        A: 'static,
+        F: Future<Output = A> + 'static,
+    {
+        let service_fn = move |from: Address, payload: Payload, closed: Closed| -> Served {
             match payload.downcast::<Q>() {
                 Ok(request) => {
-                    let answer = handler(from, *request);
+                    let answer = handler(from, *request, closed);
                     Box::pin(async move { Box::new(answer.await) as Payload })
                 }
                 Err(_) => Box::pin(std::future::pending()),
@@ -207,6 +223,17 @@ impl SimNet {
         for (from, to) in broken {
             self.set_path(from, to, PathState::default());
         }
+    }
+
+    /// Forgets all machines and all that is held for them, so that nothing holds anything.
+    pub fn clear(&self) {
+        let machines = std::mem::take(&mut self.state.borrow_mut().machines);
+        let paths = std::mem::take(&mut self.state.borrow_mut().paths);
+        drop((machines, paths));
+    }
+
+    fn has_power(&self, address: Address) -> bool {
+        self.state.borrow().machines.get(&address).is_some_and(|machine| machine.powered)
     }
 
     fn process_at(&self, address: Address) -> Option<ProcessId> {
