@@ -387,6 +387,10 @@ impl<H: Host> Leader<H> {
     /// Whether the leases of all replicas of a shard that are in sync, or may have been admitted, hold now. With one in-sync
     /// replica of two, another leader may otherwise serve with the one that we do not count yet.
     fn leased(&self, view: &View, shard: usize) -> bool {
+        // An answer that comes late must not bring back what is being given up.
+        if self.shared().leaving.load(Ordering::Acquire) {
+            return false;
+        }
         let now = self.now();
         let mut some = false;
         let members = view.shards.get(shard).map_or(&[][..], Vec::as_slice);
