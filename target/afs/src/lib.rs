@@ -41,6 +41,7 @@ pub mod node;
 pub mod portal;
 pub mod ports;
 pub mod properties;
+pub mod pulse;
 pub mod queue;
 pub mod signals;
 pub mod standalone;

@@ -35,6 +35,8 @@ pub struct IoQueue {
     namespaces: LocalNamespaces,
     metrics: Arc<QueueMetrics>,
     lost: Cell<bool>,
+    /// How often the reactor had stood still when this connection came.
+    gaps: u64,
 }
 
 /// What a command did, for the metrics.
@@ -55,7 +57,8 @@ impl IoQueue {
     ) -> IoQueue {
         let namespaces = LocalNamespaces::new();
         let lost = Cell::new(false);
-        IoQueue { controller, qid, subsystem, local, namespaces, metrics, lost }
+        let gaps = crate::pulse::gaps();
+        IoQueue { controller, qid, subsystem, local, namespaces, metrics, lost, gaps }
     }
 
     /// The connection is lost: from here on nothing of it is handed to a backend (CONFORMANCE M-45).
@@ -118,6 +121,11 @@ impl IoQueue {
     ) -> Result<Completion, Status> {
         // Accessible namespaces have a backend; one that could not be opened here is another path's to serve.
         let backend = target.backend.as_ref().ok_or(Status::ANA_INACCESSIBLE)?;
+        if !backend.wants_order() && crate::pulse::gaps() != self.gaps {
+            self.lost.set(true);
+            self.controller.close("the node stood still");
+            return Err(Status::ABORTED_SQ_DELETION);
+        }
         let started = Instant::now();
         let place = Target { backend, namespace: &target.namespace, lost: &self.lost };
         let outcome = place.run(command, request).await;
