@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod control;
+mod figures;
 pub mod link;
 pub mod local;
 pub mod peer_queue;

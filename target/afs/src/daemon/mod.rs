@@ -134,6 +134,7 @@ impl RunningNode {
         let cluster = Cluster::new(handles, control, afs_volume::Params::default(), news.clone());
         let cluster =
             cluster.map_err(|error| DaemonError::Reactors(std::io::Error::other(error)))?;
+        metrics.add_source(cluster.clone());
         node.open_to_peers(&cluster)
             .map_err(|error| DaemonError::Reactors(std::io::Error::other(error)))?;
 
