@@ -36,6 +36,7 @@ struct Member {
 pub struct Cluster {
     folder: RunDir,
     api: SocketAddr,
+    optimised: bool,
     conductor: Member,
     nodes: Vec<Member>,
     ports: Vec<SocketAddr>,
@@ -44,6 +45,11 @@ pub struct Cluster {
 impl Cluster {
     /// A conductor and `count` nodes with one file of `size` each, all of them ready.
     pub fn start(count: usize, size: &str) -> Result<Cluster> {
+        Cluster::start_built(count, size, false)
+    }
+
+    /// The same, of release builds if `optimised`.
+    pub fn start_built(count: usize, size: &str, optimised: bool) -> Result<Cluster> {
         let folder = RunDir::new("cluster")?;
         let api = free_port()?;
         let data = folder.join("conductor").display().to_string();
@@ -54,7 +60,8 @@ impl Cluster {
             face: api,
             process: None,
         };
-        let mut cluster = Cluster { folder, api, conductor, nodes: Vec::new(), ports: Vec::new() };
+        let mut cluster =
+            Cluster { folder, api, optimised, conductor, nodes: Vec::new(), ports: Vec::new() };
         cluster.start_conductor()?;
         for index in 0..count {
             let [fabric, peers, http] = [free_port()?, free_port()?, free_port()?];
@@ -104,7 +111,7 @@ impl Cluster {
 
     /// Starts the conductor, which does not run.
     pub fn start_conductor(&mut self) -> Result<()> {
-        start(&self.folder, &mut self.conductor)
+        start(&self.folder, &mut self.conductor, self.optimised)
     }
 
     /// `kill -9` of the conductor.
@@ -114,7 +121,8 @@ impl Cluster {
 
     /// Starts a node that does not run.
     pub fn start_node(&mut self, index: usize) -> Result<()> {
-        start(&self.folder, self.nodes.get_mut(index).context("no such node")?)
+        let node = self.nodes.get_mut(index).context("no such node")?;
+        start(&self.folder, node, self.optimised)
     }
 
     /// `kill -9` of a node.
@@ -221,11 +229,15 @@ fn out_of_sync(shown: &Value) -> usize {
     replicas.filter(|replica| replica["in_sync"].as_bool() != Some(true)).count()
 }
 
-fn start(folder: &RunDir, member: &mut Member) -> Result<()> {
+fn start(folder: &RunDir, member: &mut Member, optimised: bool) -> Result<()> {
     ensure!(member.process.is_none(), "{} is running", member.name);
     let path = folder.join(&format!("{}.log", member.name));
     let log = fs::OpenOptions::new().create(true).append(true).open(&path)?;
-    let mut command = tied(paths::built(member.program)?);
+    let program = match optimised {
+        true => paths::built_release(member.program)?,
+        false => paths::built(member.program)?,
+    };
+    let mut command = tied(program);
     command.args(&member.arguments);
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     let mut process = spawn(command)?;

@@ -4,6 +4,7 @@
 //! returns a table. Each has a tiny mode, which tests run so that benchmarks do not rot.
 
 mod example;
+mod failover;
 mod figures;
 mod idle;
 mod instructions;
@@ -75,6 +76,13 @@ pub const BENCHES: &[Bench] = &[
         programs: &[],
         kernels: &[],
         run: start::run,
+    },
+    Bench {
+        name: "failover",
+        about: "how long a stock host's writes stand still when the leader of a volume on three nodes is killed, or frozen",
+        programs: &["afs", "conductor"],
+        kernels: &[Kernel::V6_12],
+        run: failover::run,
     },
     Bench {
         name: "idle",

@@ -172,11 +172,17 @@ impl Running {
         Ok(())
     }
 
-    /// What it has printed so far.
-    pub fn stdout(&mut self) -> String {
+    /// How many bytes it has printed so far.
+    pub fn stdout_bytes(&mut self) -> usize {
         while let Ok(frame) = self.events.try_recv() {
             self.take(frame);
         }
+        self.stdout.len()
+    }
+
+    /// What it has printed so far.
+    pub fn stdout(&mut self) -> String {
+        self.stdout_bytes();
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
