@@ -6,12 +6,14 @@ use std::{fs, io};
 use super::Settings;
 
 /// All keys, for suggestions.
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 18] = [
     "node",
     "data",
     "disk",
     "listen",
     "advertise",
+    "peer_listen",
+    "rack",
     "http",
     "conductor",
     "zookeeper",
