@@ -43,8 +43,8 @@ impl<H: Host> Leader<H> {
         let number = shared.generation.fetch_add(1, Ordering::AcqRel);
         shared.writes.store(0, Ordering::Relaxed);
         if !planted(Mutant::CommitEarly) {
-            shared.tracker.barrier().await;
-            if !shared.pending().iter().all(Pending::is_empty) {
+            let ended = self.barrier_while_leading().await.is_some();
+            if !ended || !shared.pending().iter().all(Pending::is_empty) {
                 return;
             }
         }

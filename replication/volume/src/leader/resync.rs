@@ -116,7 +116,7 @@ impl<H: Host> Leader<H> {
     }
 
     /// Waits for the writes that are open now. `None` when the leader is over: it closes failed ones no more.
-    async fn barrier_while_leading(&self) -> Option<()> {
+    pub(super) async fn barrier_while_leading(&self) -> Option<()> {
         let over = async {
             loop {
                 let view = self.view();
