@@ -102,7 +102,7 @@ async fn conductor_that_was_taken_over_from_serves_no_more_and_says_so() {
     drop(node);
     let new = Conductor::start(config(&old.home)).await.unwrap();
     let refused = old.post("/api/v1/subsystems", json!({"nqn": NQN})).await;
-    assert_eq!((refused.0, &refused.1["error"]), (503, &json!("unavailable")), "{refused:?}");
+    assert_eq!((refused.0, &refused.1["error"]), (503, &json!("standby")), "{refused:?}");
     assert!(refused.1["message"].as_str().unwrap().contains("taken over"), "{refused:?}");
     for path in ["/healthz", "/api/v1/volumes", "/api/v1/nodes/n1/state"] {
         assert_eq!(old.get(path).await.0, 503, "{path}");

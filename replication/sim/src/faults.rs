@@ -146,34 +146,35 @@ pub struct Nemesis {
 type Draw = fn(&Nemesis) -> Fault;
 
 /// Every kind, with its weight when it is there.
-const KINDS: [(Draw, usize); 19] = [
-    (Nemesis::kill, 12),
-    (Nemesis::power_cut, 8),
-    (Nemesis::blackout, 2),
-    (Nemesis::stop, 8),
-    (Nemesis::partition, 8),
-    (Nemesis::one_way, 8),
-    (Nemesis::slow_path, 4),
-    (Nemesis::late_path, 6),
-    (Nemesis::reset, 10),
-    (Nemesis::slow_disk, 4),
-    (Nemesis::write_errors, 2),
-    (Nemesis::read_errors, 2),
-    (Nemesis::disk_gone, 2),
-    (Nemesis::kill_conductor, 6),
-    (Nemesis::two_conductors, 2),
-    (Nemesis::sick_database, 4),
-    (Nemesis::false_death, 4),
-    (Nemesis::move_leader, 4),
-    (Nemesis::kill_host, 3),
+const KINDS: [(&str, Draw, usize); 19] = [
+    ("kill", Nemesis::kill, 12),
+    ("power cut", Nemesis::power_cut, 8),
+    ("blackout", Nemesis::blackout, 2),
+    ("stop", Nemesis::stop, 8),
+    ("partition", Nemesis::partition, 8),
+    ("one-way cut", Nemesis::one_way, 8),
+    ("slow path", Nemesis::slow_path, 4),
+    ("late messages", Nemesis::late_path, 6),
+    ("reset", Nemesis::reset, 10),
+    ("slow disk", Nemesis::slow_disk, 4),
+    ("write errors", Nemesis::write_errors, 2),
+    ("read errors", Nemesis::read_errors, 2),
+    ("disk gone", Nemesis::disk_gone, 2),
+    ("conductor killed", Nemesis::kill_conductor, 6),
+    ("two conductors", Nemesis::two_conductors, 2),
+    ("sick database", Nemesis::sick_database, 4),
+    ("false death", Nemesis::false_death, 4),
+    ("leader moved", Nemesis::move_leader, 4),
+    ("host killed", Nemesis::kill_host, 3),
 ];
 
 impl Nemesis {
     /// Draws what the run is like.
     pub fn new(random: &SimRandom, machines: usize, places: usize) -> Self {
-        let mut weights: Vec<_> = KINDS.iter().copied().filter(|_| random.chance(70)).collect();
+        let all = || KINDS.iter().map(|(_, draw, weight)| (*draw, *weight));
+        let mut weights: Vec<_> = all().filter(|_| random.chance(70)).collect();
         if weights.is_empty() {
-            weights = KINDS.to_vec();
+            weights = all().collect();
         }
         let pauses = [500, 1_500, 4_000, 12_000];
         let times = [1_500, 5_000, 20_000];
@@ -181,6 +182,14 @@ impl Nemesis {
         let (pause, time_max) = (pick(&pauses), pick(&times));
         let (pause, time_max) = (Duration::from_millis(pause), Duration::from_millis(time_max));
         Self { random: random.clone(), machines, places, weights, pause, time_max }
+    }
+
+    /// Only faults of these kinds, one every half second or so, none longer than a few seconds.
+    pub fn only(self, kinds: &[&str]) -> Self {
+        let wanted = KINDS.iter().filter(|(kind, ..)| kinds.contains(kind));
+        let weights = wanted.map(|(_, draw, weight)| (*draw, *weight)).collect();
+        let (pause, time_max) = (Duration::from_millis(500), Duration::from_secs(3));
+        Self { weights, pause, time_max, ..self }
     }
 
     /// How long to wait before the next fault: often a little, now and then long enough for

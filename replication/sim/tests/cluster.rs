@@ -28,8 +28,8 @@ fn one_seed_keeps_every_promise() {
     let mut setup = Setup::new(seed.unwrap_or(1));
     setup.trace = seed.is_some();
     setup.live = number("AFS_SIM_LIVE").is_some();
-    if let Some(minutes) = number("AFS_SIM_MINUTES") {
-        setup.time = Duration::from_secs(60 * minutes);
+    if let Some(seconds) = number("AFS_SIM_SECONDS") {
+        setup.time = Duration::from_secs(seconds);
     }
     println!("{setup:?}");
     match run(&setup) {

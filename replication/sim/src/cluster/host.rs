@@ -28,6 +28,8 @@ pub struct HostSetup {
     pub patience: Duration,
     /// Most blocks of one operation.
     pub blocks_max: u64,
+    /// Most operations begin in so many blocks, so that they meet.
+    pub spread: u64,
 }
 
 struct Inner {
@@ -93,6 +95,9 @@ impl Host {
             } else {
                 burst -= 1;
             }
+            if cluster.is_calm() {
+                return;
+            }
             self.0.under_way.set(self.0.under_way.get() + 1);
             self.one().await;
             self.0.under_way.set(self.0.under_way.get() - 1);
@@ -105,8 +110,7 @@ impl Host {
         let random = cluster.random();
         let number = random.below(cluster.volumes().len());
         let Some(size) = cluster.volumes().get(number).map(|volume| volume.blocks) else { return };
-        // Mostly few places, so that operations meet.
-        let spread = if random.chance(60) { size.min(12) } else { size };
+        let spread = if random.chance(70) { size.min(self.0.setup.spread) } else { size };
         let lba = random.below(usize::try_from(spread).unwrap_or(1)) as u64;
         let most = (size - lba).min(self.0.setup.blocks_max);
         let blocks = 1 + random.below(usize::try_from(most).unwrap_or(1)) as u64;

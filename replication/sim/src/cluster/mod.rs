@@ -264,7 +264,10 @@ impl Cluster {
     }
 
     async fn suffer(&self) {
-        let nemesis = Nemesis::new(self.random(), self.machines(), self.places().len());
+        let mut nemesis = Nemesis::new(self.random(), self.machines(), self.places().len());
+        if !self.setup().kinds.is_empty() {
+            nemesis = nemesis.only(&self.setup().kinds);
+        }
         let end = self.setup().time + Duration::from_nanos(self.sim().clock().now());
         while Duration::from_nanos(self.sim().clock().now()) < end && !self.has_violation() {
             self.sleep(nemesis.pause()).await;
@@ -470,6 +473,7 @@ impl Cluster {
             path_timeout: Duration::from_secs(5),
             patience: Duration::MAX,
             blocks_max: 16,
+            spread: 16,
         }
     }
 

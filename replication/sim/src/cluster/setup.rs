@@ -44,6 +44,8 @@ pub struct Setup {
     pub hosts: Vec<HostSetup>,
     /// How long faults happen.
     pub time: Duration,
+    /// Only faults of these kinds; none named: as the seed draws them.
+    pub kinds: Vec<&'static str>,
     /// Keep a trace.
     pub trace: bool,
     /// Print it as it comes.
@@ -100,6 +102,7 @@ impl Setup {
             params,
             hosts,
             time: Duration::from_secs(600),
+            kinds: Vec::new(),
             trace: false,
             live: false,
         }
@@ -112,6 +115,7 @@ impl Setup {
             path_timeout: Duration::from_millis(pick(random, &[700, 2_500, 6_000], 2_500)),
             patience: Duration::from_millis(pick(random, &[3_000, 15_000, 10_000_000], 15_000)),
             blocks_max: pick(random, &[1, 4, 8], 4),
+            spread: pick(random, &[2, 6, 12], 6),
         }
     }
 
