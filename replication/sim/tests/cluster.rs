@@ -54,7 +54,7 @@ fn a_seed_gives_the_same_run_each_time() {
 /// `AFS_SIM_SEEDS` seeds from `AFS_SIM_FIRST` on.
 #[test]
 fn many_seeds_keep_every_promise() {
-    let count = number("AFS_SIM_SEEDS").unwrap_or(20);
+    let count = number("AFS_SIM_SEEDS").unwrap_or(40);
     let first = number("AFS_SIM_FIRST").unwrap_or(1);
     let began = Instant::now();
     let mut sum = Report::default();

@@ -83,7 +83,7 @@ impl Setup {
             patience: Duration::from_millis(pick(&random, &[1_500, 5_000, 20_000], 5_000)),
             generation: Duration::from_millis(pick(&random, &[500, 5_000, 30_000], 5_000)),
             generation_writes: pick(&random, &[3, 50, 65_536], 50),
-            window: pick(&random, &[64, 512, 2048], 64),
+            window: pick(&random, &[4, 64, 512, 2048], 64),
             ..defaults
         };
         Setup {
