@@ -44,6 +44,11 @@ impl ReplicaState {
         ReplicaState(Arc::new(Shared::new(label, fresh, node, now, params)))
     }
 
+    /// Whether `other` is the same replica in the same life of its process.
+    pub fn same_as(&self, other: &ReplicaState) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The highest epoch that it promised.
     pub fn promised(&self) -> u64 {
         self.0.lock().promised

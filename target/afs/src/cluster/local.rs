@@ -9,7 +9,7 @@ use afs_decisions::NodeId;
 use afs_env::{BufferPool, SystemClock};
 use afs_reactor::{Local, RingDisk};
 use afs_store::ReplicaId;
-use afs_volume::{Host, Leader, LeaderState, ReplicaServer};
+use afs_volume::{Host, Leader, LeaderState, ReplicaServer, ReplicaState};
 use uuid::Uuid;
 
 use super::Cluster;
@@ -31,7 +31,7 @@ struct Inner {
     clock: SystemClock,
     peers: Peers,
     /// Kept with the handle to its disk, so that this is not made anew each time.
-    servers: RefCell<HashMap<Uuid, (Server, Attached)>>,
+    servers: RefCell<HashMap<Uuid, (ReplicaState, Server, Attached)>>,
     leaders: RefCell<HashMap<Uuid, (LeaderState, Leader<LocalHost>)>>,
 }
 
@@ -81,15 +81,17 @@ impl LocalHost {
 
     /// A replica on this node, from this reactor.
     pub fn server(&self, replica: Uuid) -> Option<Server> {
-        if let Some((server, _)) = self.0.servers.borrow().get(&replica) {
+        let held = self.0.cluster.held(replica)?;
+        if let Some((state, server, _)) = self.0.servers.borrow().get(&replica)
+            && state.same_as(&held.state)
+        {
             return Some(server.clone());
         }
-        let held = self.0.cluster.held(replica)?;
         let attached = held.disk.attach(&self.0.local)?;
         let store = attached.store().replica(ReplicaId::from(replica))?;
         let pool = self.0.local.pool().clone();
         let server = ReplicaServer::new(&held.state, store, self.0.clock, pool);
-        self.0.servers.borrow_mut().insert(replica, (server.clone(), attached));
+        self.0.servers.borrow_mut().insert(replica, (held.state, server.clone(), attached));
         Some(server)
     }
 

@@ -15,7 +15,7 @@ pub mod wire;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use afs_decisions::{NodeId, VolumeConfig};
@@ -41,6 +41,9 @@ const PROBE: Duration = Duration::from_secs(1);
 /// Leaders are heard every 200 ms; one that was not for this long is reported.
 const SILENT: Duration = Duration::from_millis(650);
 
+/// A leader that ended is followed by another after this time, if the conductor still wants one here.
+const AGAIN: Duration = Duration::from_millis(200);
+
 /// A replica of a shard on this node.
 #[derive(Clone)]
 pub struct Held {
@@ -59,7 +62,8 @@ pub type Leaders = HashMap<Uuid, Option<NodeId>>;
 pub struct Cluster {
     id: AtomicU32,
     cluster: Mutex<Option<Uuid>>,
-    process: u64,
+    /// What the next leader calls its process: each start of one takes an epoch of its own (DESIGN 5 rule 3).
+    next_process: AtomicU64,
     /// Times of the protocol.
     pub params: Params,
     reactors: Vec<ReactorHandle>,
@@ -67,6 +71,8 @@ pub struct Cluster {
     peers: ArcSwap<BTreeMap<NodeId, Vec<SocketAddr>>>,
     held: RwLock<HashMap<Uuid, Held>>,
     led: RwLock<HashMap<Uuid, LeaderState>>,
+    /// Volumes that are to be led here.
+    wanted: Mutex<Vec<VolumeConfig>>,
     direct: ArcSwap<HashMap<Uuid, BackendSource>>,
     leaders: ArcSwap<Leaders>,
     changes: watch::Sender<u64>,
@@ -90,14 +96,14 @@ impl Cluster {
         Ok(Arc::new(Cluster {
             id: AtomicU32::new(0),
             cluster: Mutex::new(None),
-            // 0 means that nobody has claimed a volume.
-            process: u64::from_le_bytes(seed).max(1),
+            next_process: AtomicU64::new(u64::from_le_bytes(seed)),
             params,
             reactors,
             control,
             peers: ArcSwap::default(),
             held: RwLock::default(),
             led: RwLock::default(),
+            wanted: Mutex::default(),
             direct: ArcSwap::default(),
             leaders: ArcSwap::default(),
             changes: watch::Sender::new(0),
@@ -176,24 +182,32 @@ impl Cluster {
 
     /// Leads exactly the volumes of `wanted`, and notes who leads all others.
     pub fn lead(self: &Arc<Self>, wanted: &[VolumeConfig], leaders: Leaders) {
+        *self.wanted.lock() = wanted.to_vec();
+        self.begin_wanted();
+        self.leaders.store(Arc::new(leaders));
+        self.changed();
+    }
+
+    /// Begins, offers and ends leaders as wanted. One that is about to end is followed by another when it has ended.
+    fn begin_wanted(self: &Arc<Self>) {
+        let wanted = self.wanted.lock();
         let mut led = self.led.write();
         for (volume, state) in led.iter() {
             if !wanted.iter().any(|config| config.volume == *volume) {
                 state.leave();
             }
         }
-        for config in wanted {
+        for config in wanted.iter() {
             if let Some(state) = led.get(&config.volume) {
                 state.offer(config.clone());
                 continue;
             }
-            let state = LeaderState::new(config.volume, self.id(), self.process, self.params);
+            // 0 means that nobody has claimed a volume.
+            let process = self.next_process.fetch_add(1, Ordering::Relaxed).max(1);
+            let state = LeaderState::new(config.volume, self.id(), process, self.params);
             led.insert(config.volume, state.clone());
             self.run_leader(config.volume, state);
         }
-        drop(led);
-        self.leaders.store(Arc::new(leaders));
-        self.changed();
     }
 
     /// Runs a leader on one of the reactors until it is over.
@@ -207,6 +221,10 @@ impl Cluster {
             tracing::info!(%volume, "does not lead this volume any more");
             cluster.led.write().remove(&volume);
             cluster.changed();
+            // It may have been given the volume again meanwhile. Not at once: until then a conductor that is asked may still
+            // say what made this one end.
+            tokio::time::sleep(AGAIN).await;
+            cluster.begin_wanted();
         });
     }
 
@@ -222,6 +240,7 @@ impl Cluster {
 
     /// Ends all leaders in good order.
     pub async fn leave(&self) {
+        self.wanted.lock().clear();
         for state in self.led.read().values() {
             state.leave();
         }
@@ -294,13 +313,15 @@ impl Cluster {
 
     fn silent_leaders(&self) -> BTreeSet<NodeId> {
         let now = afs_env::SystemClock.now();
-        let held: Vec<Held> = self.held.read().values().cloned().collect();
-        let silent = held.iter().filter_map(|held| {
-            let (leader, ago) = held.state.leader_heard(now)?;
-            let leads = self.leader_of(held.volume) == Some(leader) && leader != self.id();
-            (leads && ago > SILENT).then_some(leader)
-        });
-        silent.collect()
+        // A replica that was dropped is not spoken to for a while: only a leader that none hears is silent.
+        let mut heard: BTreeMap<NodeId, Duration> = BTreeMap::new();
+        for held in self.held.read().values() {
+            let Some((leader, ago)) = held.state.leader_heard(now) else { continue };
+            if self.leader_of(held.volume) == Some(leader) && leader != self.id() {
+                heard.entry(leader).and_modify(|least| *least = ago.min(*least)).or_insert(ago);
+            }
+        }
+        heard.into_iter().filter(|(_, ago)| *ago > SILENT).map(|(leader, _)| leader).collect()
     }
 
     /// Tries to reach nodes that were not.
