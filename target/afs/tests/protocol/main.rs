@@ -13,5 +13,6 @@ mod io_checks;
 mod io_data;
 mod keep_alive;
 mod logs;
+mod peers;
 mod properties;
 mod rig;

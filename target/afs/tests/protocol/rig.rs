@@ -1,6 +1,6 @@
 //! What the tests share: a node with hand-made state on reactors of its own, a reactor for hosts, and raw commands.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -8,9 +8,11 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use afs::backend::BackendSource;
+use afs::cluster::{Cluster, control};
 use afs::metrics::Metrics;
 use afs::node::{Node, NodeOptions};
 use afs::queue::{Door, QueueService};
+use afs_decisions::NodeId;
 use afs_fabric::{
     ControllerOptions, HostController, HostData, HostError, HostOptions, HostQueue, Limits,
     listen_tcp,
@@ -127,6 +129,9 @@ impl World {
     }
 }
 
+/// The cluster of a node that is open to others.
+pub const CLUSTER: Uuid = Uuid::from_u128(0xc1);
+
 /// A node that serves, and a reactor for hosts.
 pub struct Rig {
     pub reactors: Reactors,
@@ -140,6 +145,15 @@ impl Rig {
     }
 
     pub fn with(state: &NodeState, threads: usize, limits: Limits) -> Rig {
+        Rig::behind(Door::Hosts, state, threads, limits)
+    }
+
+    /// The same behind a listener for other nodes.
+    pub fn for_peers(state: &NodeState) -> Rig {
+        Rig::behind(Door::Peers, state, 1, Limits::default())
+    }
+
+    fn behind(door: Door, state: &NodeState, threads: usize, limits: Limits) -> Rig {
         let config = ReactorConfig {
             threads,
             buffer_bytes: 32 << 20,
@@ -154,11 +168,18 @@ impl Rig {
         let node = Node::new(options);
         let listener = listen_tcp("127.0.0.1:0".parse().unwrap(), 1024).unwrap();
         let address = listener.local_address();
-        let handles = (0..reactors.len()).map(|index| reactors.handle(index)).collect();
+        let handles: Vec<_> = (0..reactors.len()).map(|index| reactors.handle(index)).collect();
+        if door == Door::Peers {
+            let params = afs_volume::Params::default();
+            let control = control::channel().0;
+            let cluster = Cluster::new(handles.clone(), control, params, Arc::default()).unwrap();
+            cluster.meet(CLUSTER, NodeId(1), BTreeMap::new());
+            node.open_to_peers(&cluster).unwrap();
+        }
         let serving = Arc::clone(&node);
         reactors.handle(0).spawn(move |_| async move {
             let make = move |queue: &_, local: &Local| {
-                QueueService::new(Arc::clone(&serving), local.clone(), queue, Door::Hosts)
+                QueueService::new(Arc::clone(&serving), local.clone(), queue, door)
             };
             listener.serve(handles, limits, make).await.unwrap();
         });
