@@ -36,30 +36,30 @@ fn play(scene: &Scene, cluster: &mut Cluster) -> Result<()> {
     ensure!(shown.trim() == "2 non-optimized, 1 optimized,", "paths: {shown}");
 
     let mut load = Rounds::start(&scene.guest, &disk, ROUND)?;
-    load.go_on(2, DEADLINE)?;
+    load.go_on(1, DEADLINE)?;
 
     let leader = cluster.leader("trio")?;
     cluster.kill_node(leader)?;
-    load.go_on(2, DEADLINE).context("after the leader was killed")?;
+    load.go_on(1, DEADLINE).context("after the leader was killed")?;
     cluster.start_node(leader)?;
     cluster.healed("trio")?;
 
     let replica = (cluster.leader("trio")? + 1) % cluster.nodes();
     cluster.kill_node(replica)?;
-    load.go_on(2, DEADLINE).context("after a replica was killed")?;
+    load.go_on(1, DEADLINE).context("after a replica was killed")?;
     cluster.start_node(replica)?;
     cluster.healed("trio")?;
 
     cluster.kill_conductor()?;
-    load.go_on(2, DEADLINE).context("without the conductor")?;
+    load.go_on(1, DEADLINE).context("without the conductor")?;
     cluster.start_conductor()?;
 
     let leader = cluster.leader("trio")?;
     cluster.freeze(leader, false)?;
-    load.go_on(2, DEADLINE).context("with the leader frozen")?;
+    load.go_on(1, DEADLINE).context("with the leader frozen")?;
     cluster.freeze(leader, true)?;
     cluster.healed("trio")?;
-    load.go_on(2, DEADLINE).context("after it went on")?;
+    load.go_on(1, DEADLINE).context("after it went on")?;
     load.finish(DEADLINE)?;
 
     // Each node in turn leads and reads its own replica: all hold the same.
