@@ -60,10 +60,13 @@ pub trait Daemon: Debug {
     }
 }
 
+/// The database of the conductor in the same process. How many connections its pool has open depends on how many calls ever met.
+pub const DATABASE: &str = "conductor.sqlite";
+
 /// What a process holds.
 #[derive(Clone, Copy, Debug)]
 pub struct Footprint {
-    /// Open file descriptors.
+    /// Open file descriptors, without those of the conductor's [`DATABASE`].
     pub descriptors: usize,
     /// Resident memory.
     pub resident_bytes: u64,

@@ -173,7 +173,9 @@ impl Daemon for GuestNode {
 
     fn footprint(&self) -> Result<Footprint> {
         let pid = self.pid()?;
-        let descriptors = self.shell.ok(&format!("ls /proc/{pid}/fd | wc -l"))?;
+        let database = crate::daemon::DATABASE;
+        let count = format!("ls -l /proc/{pid}/fd | grep -- '->' | grep -vc {database}");
+        let descriptors = self.shell.ok(&count)?;
         let status = self.shell.ok(&format!("cat /proc/{pid}/status"))?;
         Ok(Footprint {
             descriptors: descriptors.trim().parse().context("count of descriptors")?,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::daemon::{Daemon, Footprint, resident_bytes};
+use crate::daemon::{DATABASE, Daemon, Footprint, resident_bytes};
 use crate::guest::OUTSIDE;
 use crate::http;
 use crate::paths::{self, RunDir};
@@ -177,7 +177,7 @@ impl Daemon for Node {
         let status =
             fs::read_to_string(format!("/proc/{pid}/status")).context("read the node's status")?;
         Ok(Footprint {
-            descriptors: fs::read_dir(format!("/proc/{pid}/fd"))?.count(),
+            descriptors: fs::read_dir(format!("/proc/{pid}/fd"))?.filter(of_the_node).count(),
             resident_bytes: resident_bytes(&status).context("no VmRSS of the node")?,
         })
     }
@@ -185,6 +185,12 @@ impl Daemon for Node {
     fn log(&mut self) -> String {
         fs::read_to_string(self.folder.join("node.log")).unwrap_or_default()
     }
+}
+
+/// Whether a descriptor counts, see [`Footprint`]; one that was closed meanwhile does not.
+fn of_the_node(descriptor: &std::io::Result<fs::DirEntry>) -> bool {
+    let target = descriptor.as_ref().ok().and_then(|entry| fs::read_link(entry.path()).ok());
+    target.is_some_and(|target| !target.to_string_lossy().contains(DATABASE))
 }
 
 /// A free port below the range that the kernel uses for outgoing connections: a client that retries while the node is
