@@ -33,22 +33,22 @@ nvmf_tests::on_every_kernel! {
             namespaces_come_and_go_without_a_reconnect,
             host_that_is_not_allowed_sees_and_gets_nothing,
         }
-        files {
-            ext4_holds_its_files_and_gives_space_back,
-            xfs_holds_its_files_and_gives_space_back,
-        }
         verify {
             every_shape_of_io_is_read_back_as_written,
-        }
-        growth {
-            mounted_host_sees_its_volume_grow,
-            full_pool_stops_new_blocks_only,
         }
         failure {
             killed_node_comes_back_under_io_and_nothing_is_lost,
         }
     }
     over tcp alone {
+        files {
+            ext4_holds_its_files_and_gives_space_back,
+            xfs_holds_its_files_and_gives_space_back,
+        }
+        growth {
+            mounted_host_sees_its_volume_grow,
+            full_pool_stops_new_blocks_only,
+        }
         digests {
             digests_change_nothing_but_the_checking,
         }
@@ -57,11 +57,6 @@ nvmf_tests::on_every_kernel! {
         multipath {
             discovery_by_either_transport_lists_both,
             either_transport_may_go_and_come_back_under_every_path_policy,
-        }
-        devices {
-            lost_device_costs_no_io_and_serves_again_when_it_is_back,
-            address_that_leaves_its_device_is_served_where_it_appears,
-            ipv6_carries_io_as_well,
         }
     }
     on one kernel over tcp and rdma {
@@ -77,6 +72,19 @@ nvmf_tests::on_every_kernel! {
         }
     }
     over rdma alone {
+        files {
+            ext4_holds_its_files_and_gives_space_back,
+            xfs_holds_its_files_and_gives_space_back,
+        }
+        growth {
+            mounted_host_sees_its_volume_grow,
+            full_pool_stops_new_blocks_only,
+        }
+        devices {
+            lost_device_costs_no_io_and_serves_again_when_it_is_back,
+            address_that_leaves_its_device_is_served_where_it_appears,
+            ipv6_carries_io_as_well,
+        }
         hosts {
             host_that_loses_its_power_under_load_leaves_nothing_behind,
         }
