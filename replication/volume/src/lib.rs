@@ -27,7 +27,7 @@ mod replica;
 
 pub use control::{Asker, Control, ControlError};
 pub use leader::{Gone, Host, Leader, LeaderState, MemberView, Phase, VolumeError, VolumeView};
-pub use message::{Outcome, VERSION};
+pub use message::{Outcome, VERSION, result_bytes, result_of, tick_of};
 #[cfg(feature = "mutants")]
 pub use mutant::{Mutant, plant};
 pub use params::Params;

@@ -250,6 +250,12 @@ impl Outcome {
     }
 }
 
+/// A clock's milliseconds, as messages and answers carry them.
+#[allow(clippy::cast_possible_truncation, reason = "ticks are compared by their difference")]
+pub fn tick_of(now: u64) -> u32 {
+    (now / 1_000_000) as u32
+}
+
 /// The eight bytes of an answer: the replica's tick, and what the outcome adds.
 pub fn result_bytes(tick: u32, extra: u32) -> [u8; 8] {
     let [a, b] = [tick.to_le_bytes(), extra.to_le_bytes()];

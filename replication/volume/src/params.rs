@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::message::tick_of;
+
 /// What a cluster's nodes agree on; the same on all of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Params {
@@ -47,6 +49,15 @@ impl Default for Params {
             learner_pause: Duration::from_millis(1200),
             window: 2048,
         }
+    }
+}
+
+impl Params {
+    /// Whether a message that echoes `tick` of the clock that shows `now` was under way for no longer than it may be
+    /// (DESIGN 5 rule 10).
+    pub fn is_fresh(&self, now: u64, tick: u32) -> bool {
+        let age = tick_of(now).wrapping_sub(tick);
+        u128::from(age) <= self.tick_age.as_millis()
     }
 }
 

@@ -158,7 +158,7 @@ impl<H: Host> Leader<H> {
             return self.read_piece(&first, buffer, until).await;
         }
         // Over the edge of a shard: rare.
-        let (mut whole, mut rest) = (buffer, None::<BufferMut>);
+        let mut whole = buffer;
         let mut at = lba;
         let end = lba + blocks;
         while at < end {
@@ -168,11 +168,10 @@ impl<H: Host> Leader<H> {
             };
             let count = piece.range.end - piece.range.start;
             let bytes = usize::try_from(count * BLOCK).unwrap_or(usize::MAX);
-            let Some(mut part) = self.host().pool().try_alloc(bytes) else {
+            let Some(part) = self.host().pool().try_alloc(bytes) else {
                 return (whole, Err(VolumeError::Unavailable));
             };
-            let (read, result) = self.read_piece(&piece, part, until).await;
-            part = read;
+            let (part, result) = self.read_piece(&piece, part, until).await;
             if let Err(error) = result {
                 return (whole, Err(error));
             }
@@ -180,10 +179,8 @@ impl<H: Host> Leader<H> {
             if let Some(place) = whole.get_mut(from..from.saturating_add(bytes)) {
                 place.copy_from_slice(&part);
             }
-            rest = Some(part);
             at += count;
         }
-        drop(rest);
         (whole, Ok(()))
     }
 

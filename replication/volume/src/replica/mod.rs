@@ -20,7 +20,7 @@ use afs_store::{Generation, Label, Replica, StoreError};
 
 use crate::message::{
     Blocks, Body, CHUNK_BLOCKS_MAX, CHUNKS_MAX, Message, Outcome, Progress, SUMS_BYTES, SealReport,
-    chunk_report_bytes, result_bytes, seal_report_bytes,
+    chunk_report_bytes, result_bytes, seal_report_bytes, tick_of,
 };
 use crate::mutant::{Mutant, planted};
 use crate::params::Params;
@@ -199,9 +199,8 @@ impl<D: Disk, C: Clock> ReplicaServer<D, C> {
 
     /// DESIGN 5 rule 10: a change that was under way for too long is refused.
     fn fresh(&self, message: &Message) -> Result<(), Outcome> {
-        let age = self.tick().wrapping_sub(message.tick);
-        let most = self.shared.params.tick_age.as_millis();
-        if u128::from(age) > most && !planted(Mutant::IgnoreTick) {
+        let fresh = self.shared.params.is_fresh(self.clock.now(), message.tick);
+        if !fresh && !planted(Mutant::IgnoreTick) {
             return Err(Outcome::TooOld);
         }
         Ok(())
@@ -349,10 +348,4 @@ impl<D: Disk, C: Clock> ReplicaServer<D, C> {
 
 fn with_data(buffer: BufferMut) -> Reply {
     Reply { outcome: Outcome::Done, extra: 0, data: Some(buffer.freeze()) }
-}
-
-/// A clock's milliseconds, as messages carry them.
-#[allow(clippy::cast_possible_truncation, reason = "ticks are compared by their difference")]
-pub(crate) fn tick_of(now: u64) -> u32 {
-    (now / 1_000_000) as u32
 }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use afs_env::{Answer, Buffer, BufferMut, Clock, HEADER_BYTES, Link, LinkError, SystemClock};
-use afs_volume::{Gone, VolumeError};
+use afs_volume::{Gone, VolumeError, result_bytes, result_of, tick_of};
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -54,17 +54,11 @@ struct Forward {
 
 const _: () = assert!(size_of::<Forward>() == HEADER_BYTES);
 
-/// What is done to a volume.
+/// What is done to a volume's blocks.
 #[derive(Clone)]
-enum Operation {
-    Read,
+enum Change {
     Write(Buffer),
     Clear { deallocate: bool },
-}
-
-#[allow(clippy::cast_possible_truncation, reason = "ticks are compared by their difference")]
-fn tick() -> u32 {
-    (SystemClock.now() / 1_000_000) as u32
 }
 
 /// A volume, on one reactor.
@@ -106,7 +100,7 @@ impl VolumeClient {
                 }
             } else {
                 let blocks = (buffer.len() / afs_env::BLOCK_BYTES as usize) as u64;
-                match self.forward(lba, blocks, Operation::Read, buffer.len()).await {
+                match self.forward((READ, lba, blocks), None, buffer.len()).await {
                     Ok(Some(data)) if data.len() == buffer.len() => {
                         buffer.copy_from_slice(&data);
                         return (buffer, Ok(()));
@@ -140,7 +134,7 @@ impl VolumeClient {
     /// Writes whole blocks. `gone` tells that the host's connection was lost: then nothing begins any more.
     pub async fn write(&self, lba: u64, data: Buffer, gone: Gone<'_>) -> Result<(), VolumeError> {
         let blocks = (data.len() / afs_env::BLOCK_BYTES as usize) as u64;
-        self.change(lba, blocks, Operation::Write(data), gone).await
+        self.change(lba, blocks, Change::Write(data), gone).await
     }
 
     /// Makes blocks read as zeroes; with `deallocate`, also gives their space back.
@@ -151,14 +145,14 @@ impl VolumeClient {
         deallocate: bool,
         gone: Gone<'_>,
     ) -> Result<(), VolumeError> {
-        self.change(lba, blocks, Operation::Clear { deallocate }, gone).await
+        self.change(lba, blocks, Change::Clear { deallocate }, gone).await
     }
 
     async fn change(
         &self,
         lba: u64,
         blocks: u64,
-        operation: Operation,
+        change: Change,
         gone: Gone<'_>,
     ) -> Result<(), VolumeError> {
         let until = Instant::now() + self.host.cluster().params.patience;
@@ -167,18 +161,22 @@ impl VolumeClient {
                 return Err(VolumeError::Unavailable);
             }
             if let Some(leader) = self.host.leading(self.volume) {
-                let result = match operation.clone() {
-                    Operation::Write(data) => leader.write(lba, data, gone).await,
-                    Operation::Clear { deallocate } => {
+                let result = match change.clone() {
+                    Change::Write(data) => leader.write(lba, data, gone).await,
+                    Change::Clear { deallocate } => {
                         leader.write_zeroes(lba, blocks, deallocate, gone).await
                     }
-                    Operation::Read => Err(VolumeError::Unavailable),
                 };
                 if result != Err(VolumeError::NotLeader) {
                     return result;
                 }
             } else {
-                match self.forward(lba, blocks, operation.clone(), 0).await {
+                let (kind, data) = match change.clone() {
+                    Change::Write(data) => (WRITE, Some(data)),
+                    Change::Clear { deallocate: false } => (ZERO, None),
+                    Change::Clear { deallocate: true } => (TRIM, None),
+                };
+                match self.forward((kind, lba, blocks), data, 0).await {
                     Ok(_) => return Ok(()),
                     Err(Failed::With(error)) => return Err(error),
                     Err(Failed::Again) => {}
@@ -200,9 +198,8 @@ impl VolumeClient {
 
     async fn forward(
         &self,
-        lba: u64,
-        blocks: u64,
-        operation: Operation,
+        (kind, lba, blocks): (u8, u64, u64),
+        data: Option<Buffer>,
         reply: usize,
     ) -> Result<Option<Buffer>, Failed> {
         let leader = self.host.cluster().leader_of(self.volume).ok_or(Failed::Again)?;
@@ -216,12 +213,6 @@ impl VolumeClient {
             let answer = answer.ok().and_then(Result::ok).ok_or(Failed::Again)?;
             self.heard(leader.0, &answer);
         }
-        let (kind, data) = match operation {
-            Operation::Read => (READ, None),
-            Operation::Write(data) => (WRITE, Some(data)),
-            Operation::Clear { deallocate: false } => (ZERO, None),
-            Operation::Clear { deallocate: true } => (TRIM, None),
-        };
         let reads = kind == READ;
         let header = Forward::of(kind, self.tick.get().1, lba, blocks);
         let patience = self.host.cluster().params.patience;
@@ -247,8 +238,7 @@ impl VolumeClient {
     }
 
     fn heard(&self, leader: u32, answer: &Answer) {
-        let tick = answer.result.first_chunk().map_or(0, |tick| u32::from_le_bytes(*tick));
-        self.tick.set((leader, tick));
+        self.tick.set((leader, result_of(answer.result).0));
     }
 }
 
@@ -281,10 +271,7 @@ pub async fn serve_forwarded(
         Ok(data) => (0, data),
         Err(code) => (code, None),
     };
-    let mut result = [0; 8];
-    if let Some(place) = result.first_chunk_mut::<4>() {
-        *place = tick().to_le_bytes();
-    }
+    let result = result_bytes(tick_of(SystemClock.now()), 0);
     Answer { status, result, data }
 }
 
@@ -301,98 +288,101 @@ async fn carry_out(
     if forward.kind == TICK {
         return Ok(None);
     }
-    let age = tick().wrapping_sub(forward.tick.get());
-    let fresh = u128::from(age) <= host.cluster().params.tick_age.as_millis();
+    let fresh = host.cluster().params.is_fresh(SystemClock.now(), forward.tick.get());
     if !fresh && forward.kind != READ {
         return Err(TOO_OLD);
     }
     let (lba, blocks) = (forward.lba.get(), forward.blocks.get());
-    let Some(leader) = host.leading(volume) else {
-        return direct(host, volume, forward, data, reply).await;
-    };
+    let wanted = Wanted::new(host, forward, data, reply)?;
     // The host's connection is on the other node; that one forwards nothing for a host that is gone.
     let never = || false;
-    let code = |error| match error {
-        VolumeError::NotLeader => NOT_LEADER,
-        VolumeError::Unavailable => UNAVAILABLE,
-        VolumeError::OutOfRange => OUT_OF_RANGE,
-        VolumeError::Full => FULL,
-        VolumeError::Media => MEDIA,
+    let Some(leader) = host.leading(volume) else {
+        return direct(host, volume, (lba, blocks), wanted).await;
     };
-    match (forward.kind, data) {
-        (READ, None) => {
-            let buffer = reply_buffer(host, blocks, reply)?;
+    let done = match wanted {
+        Wanted::Read(buffer) => {
             let (buffer, result) = leader.read(lba, buffer).await;
-            result.map_err(code)?;
-            Ok(Some(buffer.freeze()))
+            result.map(|()| Some(buffer.freeze()))
         }
-        (WRITE, Some(data)) => {
-            if data.len() as u64 / u64::from(afs_env::BLOCK_BYTES) != blocks {
-                return Err(MALFORMED);
-            }
-            leader.write(lba, data, &never).await.map_err(code)?;
-            Ok(None)
+        Wanted::Change(Change::Write(data)) => leader.write(lba, data, &never).await.map(|()| None),
+        Wanted::Change(Change::Clear { deallocate }) => {
+            leader.write_zeroes(lba, blocks, deallocate, &never).await.map(|()| None)
         }
-        (ZERO | TRIM, None) => {
-            let deallocate = forward.kind == TRIM;
-            leader.write_zeroes(lba, blocks, deallocate, &never).await.map_err(code)?;
-            Ok(None)
-        }
-        _ => Err(MALFORMED),
-    }
+    };
+    done.map_err(|error| match error {
+        VolumeError::NotLeader => NOT_LEADER,
+        other => code(other.into()),
+    })
 }
 
 /// The same for a volume whose only replica is here and that needs no leader.
 async fn direct(
     host: &LocalHost,
     volume: Uuid,
-    forward: &Forward,
-    data: Option<Buffer>,
-    reply: usize,
+    (lba, blocks): (u64, u64),
+    wanted: Wanted,
 ) -> Result<Option<Buffer>, u8> {
     let source = host.cluster().direct(volume).ok_or(NOT_LEADER)?;
     let backend = source.open(host.reactor()).ok_or(UNAVAILABLE)?;
-    let code = |error| match error {
+    let range = lba..lba.checked_add(blocks).ok_or(OUT_OF_RANGE)?;
+    let never = || false;
+    let done = match wanted {
+        Wanted::Read(buffer) => {
+            source.ranges().settled(range).await;
+            let (buffer, result) = backend.read(lba, buffer).await;
+            result.map(|()| Some(buffer.freeze()))
+        }
+        Wanted::Change(Change::Write(data)) => {
+            let _held = source.ranges().write(range).await;
+            backend.write(lba, data, &never).await.map(|()| None)
+        }
+        Wanted::Change(Change::Clear { deallocate }) => {
+            let _held = source.ranges().write(range).await;
+            backend.write_zeroes(lba, blocks, deallocate, &never).await.map(|()| None)
+        }
+    };
+    done.map_err(code)
+}
+
+/// What a peer forwarded, checked.
+enum Wanted {
+    Read(BufferMut),
+    Change(Change),
+}
+
+impl Wanted {
+    fn new(
+        host: &LocalHost,
+        forward: &Forward,
+        data: Option<Buffer>,
+        reply: usize,
+    ) -> Result<Wanted, u8> {
+        let blocks = forward.blocks.get();
+        let bytes = u64::from(afs_env::BLOCK_BYTES).checked_mul(blocks).ok_or(MALFORMED)?;
+        match (forward.kind, data) {
+            (READ, None) => {
+                if bytes != reply as u64 || reply == 0 || reply > afs_env::MAX_BUFFER_BYTES {
+                    return Err(MALFORMED);
+                }
+                let buffer = afs_volume::Host::pool(host).try_alloc(reply);
+                Ok(Wanted::Read(buffer.ok_or(NO_MEMORY)?))
+            }
+            (WRITE, Some(data)) if data.len() as u64 == bytes => {
+                Ok(Wanted::Change(Change::Write(data)))
+            }
+            (ZERO, None) => Ok(Wanted::Change(Change::Clear { deallocate: false })),
+            (TRIM, None) => Ok(Wanted::Change(Change::Clear { deallocate: true })),
+            _ => Err(MALFORMED),
+        }
+    }
+}
+
+/// The answer's code for an error.
+fn code(error: BackendError) -> u8 {
+    match error {
         BackendError::Unavailable | BackendError::Stopped => UNAVAILABLE,
         BackendError::OutOfRange => OUT_OF_RANGE,
         BackendError::Full => FULL,
         BackendError::Media => MEDIA,
-    };
-    let (lba, blocks) = (forward.lba.get(), forward.blocks.get());
-    let range = lba..lba.checked_add(blocks).ok_or(OUT_OF_RANGE)?;
-    let never = || false;
-    match (forward.kind, data) {
-        (READ, None) => {
-            let mut buffer = reply_buffer(host, blocks, reply)?;
-            source.ranges().settled(range).await;
-            let result;
-            (buffer, result) = backend.read(lba, buffer).await;
-            result.map_err(code)?;
-            Ok(Some(buffer.freeze()))
-        }
-        (WRITE, Some(data)) => {
-            if data.len() as u64 / u64::from(afs_env::BLOCK_BYTES) != blocks {
-                return Err(MALFORMED);
-            }
-            let _held = source.ranges().write(range).await;
-            backend.write(lba, data, &never).await.map_err(code)?;
-            Ok(None)
-        }
-        (ZERO | TRIM, None) => {
-            let _held = source.ranges().write(range).await;
-            let deallocate = forward.kind == TRIM;
-            backend.write_zeroes(lba, blocks, deallocate, &never).await.map_err(code)?;
-            Ok(None)
-        }
-        _ => Err(MALFORMED),
     }
-}
-
-/// A buffer for an answer of exactly `blocks` blocks.
-fn reply_buffer(host: &LocalHost, blocks: u64, reply: usize) -> Result<BufferMut, u8> {
-    let bytes = u64::from(afs_env::BLOCK_BYTES).checked_mul(blocks).ok_or(MALFORMED)?;
-    if bytes != reply as u64 || reply == 0 || reply > afs_env::MAX_BUFFER_BYTES {
-        return Err(MALFORMED);
-    }
-    afs_volume::Host::pool(host).try_alloc(reply).ok_or(NO_MEMORY)
 }

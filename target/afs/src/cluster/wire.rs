@@ -4,6 +4,8 @@
 //! data goes where a command's data goes, and NSID names the service: a number that [`ATTACH`] gave for this queue. The answer's
 //! status is the code of a vendor status (SCT 7), its eight bytes are DW0 and DW1.
 
+use std::ops::Range;
+
 use afs_env::{HEADER_BYTES, LinkError};
 use afs_nvme::{Sqe, Status};
 use uuid::Uuid;
@@ -71,52 +73,33 @@ impl ServiceName {
     }
 }
 
+/// Where the header lies in a command: CDW2, CDW3 and MPTR, then CDW10 to CDW15.
+const PLACES: [Range<usize>; 2] = [8..24, 40..64];
+const _: () = assert!(24 - 8 + 64 - 40 == HEADER_BYTES);
+
 /// The command that carries a call.
 pub fn command(opcode: u8, service: u32, header: &[u8; HEADER_BYTES]) -> Sqe {
-    let mut words = header
-        .chunks_exact(4)
-        .map(|word| word.first_chunk().map_or(0, |word| u32::from_le_bytes(*word)));
-    let mut next = || words.next().unwrap_or(0);
     let mut sqe = Sqe::new(opcode);
     sqe.nsid = service.into();
-    sqe.cdw2 = next().into();
-    sqe.cdw3 = next().into();
-    let low = u64::from(next());
-    sqe.mptr = (u64::from(next()) << 32 | low).into();
-    sqe.cdw10 = next().into();
-    sqe.cdw11 = next().into();
-    sqe.cdw12 = next().into();
-    sqe.cdw13 = next().into();
-    sqe.cdw14 = next().into();
-    sqe.cdw15 = next().into();
+    let mut rest = header.as_slice();
+    for place in PLACES {
+        let (part, after) = rest.split_at(place.len());
+        sqe.as_mut_bytes()[place].copy_from_slice(part);
+        rest = after;
+    }
     sqe
 }
 
 /// The header that a command carries.
 pub fn header(sqe: &Sqe) -> [u8; HEADER_BYTES] {
-    let mut bytes = [0; HEADER_BYTES];
-    let [low, high] = halves(sqe.mptr.get());
-    let words = [
-        sqe.cdw2.get(),
-        sqe.cdw3.get(),
-        low,
-        high,
-        sqe.cdw10.get(),
-        sqe.cdw11.get(),
-        sqe.cdw12.get(),
-        sqe.cdw13.get(),
-        sqe.cdw14.get(),
-        sqe.cdw15.get(),
-    ];
-    for (place, word) in bytes.chunks_exact_mut(4).zip(words) {
-        place.copy_from_slice(&word.to_le_bytes());
+    let mut header = [0; HEADER_BYTES];
+    let mut rest = header.as_mut_slice();
+    for place in PLACES {
+        let (part, after) = rest.split_at_mut(place.len());
+        part.copy_from_slice(&sqe.as_bytes()[place]);
+        rest = after;
     }
-    bytes
-}
-
-#[allow(clippy::cast_possible_truncation, reason = "cut in two on purpose")]
-fn halves(value: u64) -> [u32; 2] {
-    [value as u32, (value >> 32) as u32]
+    header
 }
 
 /// The status of an answer.
