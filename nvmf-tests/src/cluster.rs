@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::cli::Conductor;
 use crate::guest::OUTSIDE;
-use crate::http;
+use crate::http::{self, Metrics};
 use crate::node::free_port;
 use crate::nvme::{Target, Transport};
 use crate::paths::{self, RunDir};
@@ -151,6 +151,11 @@ impl Cluster {
     /// How many nodes there are.
     pub fn nodes(&self) -> usize {
         self.nodes.len()
+    }
+
+    /// What a node shows to Prometheus.
+    pub fn metrics(&self, index: usize) -> Result<Metrics> {
+        Metrics::scrape(self.nodes.get(index).context("no such node")?.face)
     }
 
     /// Where hosts in a guest reach a node.

@@ -9,6 +9,7 @@ mod figures;
 mod idle;
 mod instructions;
 mod loopback;
+mod replicated;
 mod start;
 mod store;
 
@@ -76,6 +77,13 @@ pub const BENCHES: &[Bench] = &[
         programs: &[],
         kernels: &[],
         run: start::run,
+    },
+    Bench {
+        name: "replicated",
+        about: "4 KiB writes to three replicas against one, on the same three nodes; calls between nodes and system calls per write",
+        programs: &["afs", "conductor"],
+        kernels: &[],
+        run: replicated::run,
     },
     Bench {
         name: "failover",

@@ -1,7 +1,8 @@
 //! `cargo lab test`: gets the machine ready, builds, runs every test of the workspace, and says what ran.
 //!
 //! The test programs are run one by one by the lab itself, not by cargo, so that each part has its time and its own
-//! line, end-to-end tests show their progress, and a program that hangs is ended.
+//! line, end-to-end tests show their progress, and a program that hangs is ended. Those of the simulator run beside the
+//! others with what processors these leave: guests wait much, and a simulated clock does not mind.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -12,7 +13,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 
 use crate::paths;
@@ -22,34 +23,29 @@ use crate::scene::UNDER_LAB;
 use crate::table::Table;
 
 /// The longest that one test program may run.
-const PROGRAM_DEADLINE: Duration = Duration::from_secs(30 * 60);
+const PROGRAM_DEADLINE: Duration = Duration::from_secs(40 * 60);
 
 /// Runs all tests whose name contains `filter`; an error when any failed.
 pub fn test(filter: Option<&str>, consent: Consent) -> Result<()> {
     let begin = Instant::now();
     let mut table = Table::new(&["part", "passed", "failed", "skipped", "seconds"]);
-    let step = |table: &mut Table, name: &str, work: &dyn Fn() -> Result<()>| -> Result<()> {
-        let start = Instant::now();
-        say(name);
-        work()?;
-        table.row([name, "", "", "", &format!("{:.1}", start.elapsed().as_secs_f32())]);
-        Ok(())
+    let mut step = |name: &str, began: Instant| {
+        table.row([name, "", "", "", &format!("{:.1}", began.elapsed().as_secs_f32())]);
     };
-    step(&mut table, "prepare the machine", &|| prepare(&Kernel::ALL, consent))?;
-    step(&mut table, "build the programs", &|| cargo(&["build", "--workspace", "--bins"]))?;
-    let start = Instant::now();
-    say("build the tests");
+    say("prepare the machine");
+    prepare(&Kernel::ALL, consent)?;
+    step("prepare the machine", begin);
+    let began = Instant::now();
+    say("build all programs and tests");
     let programs = test_programs()?;
-    table.row(["build the tests", "", "", "", &format!("{:.1}", start.elapsed().as_secs_f32())]);
+    step("build", began);
 
     let mut total = Tally::default();
-    for program in &programs {
-        let start = Instant::now();
-        let tally = program.run(filter)?;
+    for (program, (tally, took)) in programs.iter().zip(run_all(&programs, filter)?) {
         if tally.is_empty() && filter.is_some() {
             continue;
         }
-        let seconds = format!("{:.1}", start.elapsed().as_secs_f32());
+        let seconds = format!("{:.1}", took.as_secs_f32());
         let count = |number: u32| number.to_string();
         table.row([
             &program.name,
@@ -61,16 +57,15 @@ pub fn test(filter: Option<&str>, consent: Consent) -> Result<()> {
         total.add(&tally);
     }
     if filter.is_none() {
-        let start = Instant::now();
+        let began = Instant::now();
         say("examples in the documentation");
-        cargo(&["test", "--quiet", "--workspace", "--doc"])
-            .context("an example in the documentation failed")?;
+        doc_tests()?;
         table.row([
             "examples in the documentation",
             "",
             "",
             "",
-            &format!("{:.1}", start.elapsed().as_secs_f32()),
+            &format!("{:.1}", began.elapsed().as_secs_f32()),
         ]);
     }
     println!("\n{table}");
@@ -94,11 +89,11 @@ pub fn test(filter: Option<&str>, consent: Consent) -> Result<()> {
     Ok(())
 }
 
-fn cargo(arguments: &[&str]) -> Result<()> {
-    let status =
-        Command::new(cargo_program()).args(arguments).current_dir(paths::workspace()).status();
-    if !status.context("start cargo")?.success() {
-        bail!("cargo {} failed", arguments.join(" "));
+fn doc_tests() -> Result<()> {
+    let mut cargo = Command::new(cargo_program());
+    cargo.args(["test", "--quiet", "--workspace", "--doc"]).current_dir(paths::workspace());
+    if !cargo.status().context("start cargo")?.success() {
+        bail!("an example in the documentation failed");
     }
     Ok(())
 }
@@ -107,15 +102,46 @@ fn cargo_program() -> String {
     env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned())
 }
 
+/// What a test program needs of the machine; the order is that in which they are started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    /// Processors, and no clock but a simulated one.
+    Simulation,
+    /// Real time and sockets.
+    Native,
+    /// Guests.
+    EndToEnd,
+}
+
 /// One test executable.
 struct Program {
     name: String,
     executable: PathBuf,
     folder: PathBuf,
-    end_to_end: bool,
+    kind: Kind,
 }
 
-/// Builds all test executables and returns them: those that need no guest first.
+/// Runs all programs, the simulations beside the others. The results are in the order of `programs`, which is that of their kinds.
+fn run_all(programs: &[Program], filter: Option<&str>) -> Result<Vec<(Tally, Duration)>> {
+    let (simulations, others) =
+        programs.split_at(programs.partition_point(|program| program.kind == Kind::Simulation));
+    let run = |programs: &[Program]| -> Result<Vec<(Tally, Duration)>> {
+        let timed = programs.iter().map(|program| {
+            let start = Instant::now();
+            Ok((program.run(filter)?, start.elapsed()))
+        });
+        timed.collect()
+    };
+    thread::scope(|scope| {
+        let beside = scope.spawn(|| run(simulations));
+        let others = run(others);
+        let simulated = beside.join().map_err(|_| anyhow!("a thread of the lab panicked"))?;
+        Ok(simulated?.into_iter().chain(others?).collect())
+    })
+}
+
+/// Builds all test executables and returns them by kind. The programs that tests start are built with them: each belongs to a
+/// package with a folder `tests`.
 fn test_programs() -> Result<Vec<Program>> {
     let mut build = Command::new(cargo_program());
     build.args(["test", "--workspace", "--no-run", "--message-format=json-render-diagnostics"]);
@@ -130,7 +156,7 @@ fn test_programs() -> Result<Vec<Program>> {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let messages = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let mut programs: Vec<Program> = messages.filter_map(|message| program(&message)).collect();
-    programs.sort_by_key(|program| program.end_to_end);
+    programs.sort_by_key(|program| program.kind);
     Ok(programs)
 }
 
@@ -142,10 +168,14 @@ fn program(message: &Value) -> Option<Program> {
     let folder = PathBuf::from(message["manifest_path"].as_str()?).parent()?.to_path_buf();
     let package = folder.file_name()?.to_string_lossy().into_owned();
     let target = message["target"]["name"].as_str()?;
-    let kind = message["target"]["kind"][0].as_str().unwrap_or("?");
+    let made_of = message["target"]["kind"][0].as_str().unwrap_or("?");
     Some(Program {
-        name: if kind == "lib" { package.clone() } else { format!("{package}: {target}") },
-        end_to_end: package == "nvmf-tests" && kind == "test",
+        name: if made_of == "lib" { package.clone() } else { format!("{package}: {target}") },
+        kind: match (package.as_str(), made_of) {
+            ("sim", _) => Kind::Simulation,
+            ("nvmf-tests", "test") => Kind::EndToEnd,
+            _ => Kind::Native,
+        },
         executable,
         folder,
     })
@@ -194,14 +224,21 @@ impl Tally {
 
 impl Program {
     fn run(&self, filter: Option<&str>) -> Result<Tally> {
-        let mut command = tied(&self.executable);
+        let mut command = match self.kind {
+            Kind::Simulation => {
+                let mut behind = tied("nice");
+                behind.args(["-n", "19"]).arg(&self.executable);
+                behind
+            }
+            Kind::Native | Kind::EndToEnd => tied(&self.executable),
+        };
         command.args(filter).current_dir(&self.folder).env("CARGO_MANIFEST_DIR", &self.folder);
         command
             .env("RUST_BACKTRACE", "0")
             .env(UNDER_LAB, "1")
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
-        if self.end_to_end {
+        if self.kind == Kind::EndToEnd {
             // One guest at a time: two processors are emulated by all that this machine has.
             command.arg("--test-threads=1");
         }
@@ -251,7 +288,7 @@ struct Report<'a> {
 impl Report<'_> {
     fn take(&mut self, line: String) {
         if self.tally.take(&line) {
-            if self.program.end_to_end {
+            if self.program.kind == Kind::EndToEnd {
                 say(&format!("{line}  ({:.1} s)", self.last.elapsed().as_secs_f32()));
             }
             self.last = Instant::now();
@@ -267,7 +304,7 @@ impl Report<'_> {
         }
         if self.tally.failed > 0 {
             println!("{}", self.kept.join("\n"));
-        } else if !self.program.end_to_end && !self.tally.is_empty() {
+        } else if self.program.kind != Kind::EndToEnd && !self.tally.is_empty() {
             say(&format!("{}: {} passed", self.program.name, self.tally.passed));
         }
         let mut seen = BTreeMap::new();
@@ -304,8 +341,8 @@ mod tests {
             "reason": "compiler-artifact", "profile": {"test": true}, "executable": "/x/deps/e2e-1",
             "manifest_path": "/w/nvmf-tests/Cargo.toml", "target": {"name": "e2e", "kind": ["test"]}
         });
-        let found = program(&message).map(|program| (program.name, program.end_to_end));
-        assert_eq!(found, Some(("nvmf-tests: e2e".to_owned(), true)));
+        let found = program(&message).map(|program| (program.name, program.kind));
+        assert_eq!(found, Some(("nvmf-tests: e2e".to_owned(), Kind::EndToEnd)));
         let library =
             serde_json::json!({"reason": "compiler-artifact", "profile": {"test": false}});
         assert!(program(&library).is_none());

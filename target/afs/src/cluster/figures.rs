@@ -5,6 +5,7 @@ use afs_volume::Phase;
 use super::Cluster;
 use crate::metrics::Source;
 use crate::metrics::export::Exposition;
+use crate::metrics::io::Snapshot;
 
 impl Source for Cluster {
     fn collect(&self, scrape: &mut Exposition) {
@@ -81,6 +82,45 @@ impl Source for Cluster {
             );
         }
         drop(held);
+        let calls = self.calls.lock();
+        for (node, reactors) in calls.iter() {
+            let node = node.to_string();
+            let labels = [("node", node.as_str())];
+            let mut sum = Snapshot::default();
+            reactors.values().for_each(|calls| calls.add_to(&mut sum));
+            scrape.counter(
+                "afs_peer_calls_total",
+                "Calls to another node that were answered, or lost.",
+                &labels,
+                sum.operations(),
+            );
+            scrape.counter(
+                "afs_peer_sent_bytes_total",
+                "Bytes of data sent to another node in calls that it answered.",
+                &labels,
+                sum.bytes,
+            );
+            scrape.counter(
+                "afs_peer_lost_calls_total",
+                "Calls to another node whose connection broke.",
+                &labels,
+                sum.errors,
+            );
+            let in_flight: u64 = reactors.values().map(|calls| calls.in_flight()).sum();
+            scrape.gauge(
+                "afs_peer_calls_in_flight",
+                "Calls to another node that are not answered yet.",
+                &labels,
+                in_flight as f64,
+            );
+            scrape.histogram(
+                "afs_peer_call_seconds",
+                "Time from a call to another node to its answer.",
+                &labels,
+                &sum,
+            );
+        }
+        drop(calls);
         let unreachable = self.unreachable();
         for node in self.peers.load().keys() {
             scrape.gauge(

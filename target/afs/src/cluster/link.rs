@@ -17,6 +17,7 @@ use zerocopy::IntoBytes;
 
 use super::Cluster;
 use super::wire::{self, Service, ServiceName};
+use crate::metrics::io::QueueMetrics;
 
 /// Longest wait for a connection.
 const CONNECT: Duration = Duration::from_millis(800);
@@ -53,6 +54,7 @@ struct Peer {
     turn: Cell<usize>,
     answered: Cell<Instant>,
     outstanding: Cell<usize>,
+    figures: Arc<QueueMetrics>,
 }
 
 /// The peers of one reactor.
@@ -81,6 +83,7 @@ impl Peers {
                 turn: Cell::new(0),
                 answered: Cell::new(Instant::now()),
                 outstanding: Cell::new(0),
+                figures: self.cluster.calls(node, self.local.index()),
             })
         });
         PeerLink { peer: Rc::clone(peer), service }
@@ -264,17 +267,23 @@ impl Peer {
         sqe: Sqe,
         data: HostData,
     ) -> Result<(afs_nvme::Cqe, Option<afs_reactor::BufferMut>), LinkError> {
+        let begun = Instant::now();
         if self.outstanding.get() == 0 {
-            self.answered.set(Instant::now());
+            self.answered.set(begun);
         }
         self.outstanding.set(self.outstanding.get() + 1);
         let mut outstanding = Outstanding(self, false);
+        let call = self.figures.begin();
+        let bytes = if let HostData::Out(data) = &data { data.len() as u64 } else { 0 };
         let submitted = open.queue.submit(sqe, data).await;
         outstanding.1 = true;
         drop(outstanding);
+        let now = Instant::now();
+        let nanos = u64::try_from((now - begun).as_nanos()).unwrap_or(u64::MAX);
+        call.record(bytes, nanos, submitted.is_ok());
         match submitted {
             Ok(answer) => {
-                self.answered.set(Instant::now());
+                self.answered.set(now);
                 Ok(answer)
             }
             Err(error) => {

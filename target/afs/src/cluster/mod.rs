@@ -31,6 +31,7 @@ use uuid::Uuid;
 
 use crate::backend::BackendSource;
 use crate::disks::{ReplicaFailure, StoreDisk};
+use crate::metrics::io::QueueMetrics;
 use control::ControlSender;
 use local::LocalHost;
 
@@ -77,6 +78,8 @@ pub struct Cluster {
     leaders: ArcSwap<Leaders>,
     changes: watch::Sender<u64>,
     unreachable: Mutex<BTreeSet<NodeId>>,
+    /// Calls to each other node, by reactor.
+    calls: Mutex<BTreeMap<NodeId, HashMap<usize, Arc<QueueMetrics>>>>,
     /// Leaders that hold promises of replicas here and are not heard.
     silent: Mutex<BTreeSet<NodeId>>,
     /// The conductor should hear from us soon.
@@ -108,6 +111,7 @@ impl Cluster {
             leaders: ArcSwap::default(),
             changes: watch::Sender::new(0),
             unreachable: Mutex::default(),
+            calls: Mutex::default(),
             silent: Mutex::default(),
             news,
         }))
@@ -133,6 +137,11 @@ impl Cluster {
         *self.cluster.lock() = Some(cluster);
         self.id.store(id.0, Ordering::Release);
         self.peers.store(Arc::new(peers));
+    }
+
+    /// The figures of calls to a node from a reactor.
+    pub fn calls(&self, node: NodeId, reactor: usize) -> Arc<QueueMetrics> {
+        Arc::clone(self.calls.lock().entry(node).or_default().entry(reactor).or_default())
     }
 
     /// Where another node listens for its peers.

@@ -216,8 +216,13 @@ impl QueueMetrics {
     /// What was counted so far.
     pub fn snapshot(&self) -> Snapshot {
         let mut sum = Snapshot::default();
-        self.slot.add_to(&mut sum);
+        self.add_to(&mut sum);
         sum
+    }
+
+    /// Adds what was counted so far.
+    pub fn add_to(&self, sum: &mut Snapshot) {
+        self.slot.add_to(sum);
     }
 }
 
