@@ -1,4 +1,4 @@
-//! Times and bounds of the protocol.
+//! Times and bounds of the protocol. What one of them asks of another is written down in the tests below.
 
 use std::time::Duration;
 
@@ -7,7 +7,8 @@ use crate::message::tick_of;
 /// What a cluster's nodes agree on; the same on all of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Params {
-    /// How long a replica holds a lease for its leader after a message, on its own clock.
+    /// How long a replica holds a lease for its leader after a message, on its own clock. Most of a failover is waiting for the end
+    /// of it.
     pub lease: Duration,
     /// How much less of it the leader counts on, on its clock: it covers clocks that run at different speeds.
     pub lease_margin: Duration,
@@ -36,11 +37,11 @@ pub struct Params {
 impl Default for Params {
     fn default() -> Self {
         Params {
-            lease: Duration::from_millis(1000),
+            lease: Duration::from_millis(700),
             lease_margin: Duration::from_millis(50),
-            heartbeat: Duration::from_millis(200),
-            answer: Duration::from_millis(800),
-            tick_age: Duration::from_millis(1000),
+            heartbeat: Duration::from_millis(150),
+            answer: Duration::from_millis(700),
+            tick_age: Duration::from_millis(900),
             seal: Duration::from_millis(500),
             restart_grace: Duration::from_secs(5),
             patience: Duration::from_secs(20),
@@ -59,9 +60,52 @@ impl Params {
         let age = tick_of(now).wrapping_sub(tick);
         u128::from(age) <= self.tick_age.as_millis()
     }
+
+    /// After this time, counted from the last message to a receiver, it takes none of them any more, whichever of the two clocks
+    /// is the faster one.
+    pub fn ghosts_over(&self) -> Duration {
+        self.tick_age + self.lease_margin
+    }
 }
 
 /// A duration in the nanoseconds of [`afs_env::Clock`].
 pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Clocks of two machines are taken to differ in speed by no more than so many parts in a million: a hundred times what NTP
+    /// corrects at most.
+    const DRIFT_MAX: u32 = 50_000;
+
+    #[test]
+    fn the_times_fit_each_other() {
+        let params = Params::default();
+        let drift = |time: Duration| time * DRIFT_MAX / 1_000_000;
+        let held = params.lease - params.lease_margin;
+        // The leader stops counting on a lease before the replica gives it to another (DESIGN 5 rule 4).
+        assert!(params.lease_margin >= drift(params.lease));
+        // Three heartbeats may be late before reads stall, with half of another for their way.
+        assert!(held >= params.heartbeat * 4);
+        // A leader that lives is heard before another would be promised, and before somebody calls it silent.
+        assert!(params.lease >= params.heartbeat * 4);
+        // Who is waited for no longer holds up reads for about a heartbeat more than its lease does.
+        assert!(params.answer <= held + params.heartbeat);
+        // A message that is answered in time is mostly young enough to be taken; one that is not is asked again.
+        assert!(params.tick_age >= params.answer + params.heartbeat);
+        // What was sent to a learner that failed is too old when it is tried again (rule 8), and so is what was forwarded for a
+        // host that is told that it failed (rule 10).
+        assert!(params.ghosts_over() >= params.tick_age + drift(params.tick_age));
+        assert!(params.learner_pause >= params.ghosts_over());
+        // A replica that was restarted refuses for one lease; it is not dropped for that, since it answers. One that is silent is
+        // reported before the hosts' patience is over.
+        assert!(params.seal >= params.heartbeat * 2);
+        assert!(params.restart_grace >= params.lease);
+        assert!(params.patience >= params.restart_grace + params.answer + params.lease);
+        // Ticks are compared in milliseconds.
+        assert!(params.tick_age >= Duration::from_millis(10));
+    }
 }

@@ -29,8 +29,6 @@ use crate::net::{Address, Closed, SimLink};
 const PERIOD: Duration = Duration::from_millis(600);
 /// A request that waited for longer in a process that did not run is dropped with its connection.
 const STOOD_STILL: u64 = 1_000_000_000;
-/// How old a peer's tick may be in a forwarded request, in nanoseconds.
-const TICK_AGE: u64 = 1_000_000_000;
 
 /// What a host wants.
 #[derive(Clone, Debug)]
@@ -384,7 +382,8 @@ impl Node {
     }
 
     async fn forwarded(&self, forwarded: Forwarded, closed: Closed) -> IoAnswer {
-        if self.0.clock.now().saturating_sub(forwarded.tick) > TICK_AGE {
+        let age = Duration::from_nanos(self.0.clock.now().saturating_sub(forwarded.tick));
+        if age > self.0.cluster.params().tick_age {
             return IoAnswer::PathError;
         }
         self.carry_out(forwarded.request, &|| closed.is_closed()).await

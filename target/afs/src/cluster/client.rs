@@ -222,7 +222,7 @@ impl VolumeClient {
             Err(LinkError::Unreachable) => return Err(Failed::Again),
             Err(LinkError::Lost) if reads => return Err(Failed::Again),
             Err(LinkError::Lost) => {
-                sleep(self.host.cluster().params.tick_age).await;
+                sleep(self.host.cluster().params.ghosts_over()).await;
                 return Err(Failed::With(VolumeError::Unavailable));
             }
         };

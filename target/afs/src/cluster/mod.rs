@@ -39,7 +39,7 @@ use local::LocalHost;
 const WATCH: Duration = Duration::from_millis(100);
 /// How often nodes that were not reached are tried.
 const PROBE: Duration = Duration::from_secs(1);
-/// Leaders are heard every 200 ms; one that was not for this long is reported.
+/// Leaders are heard every 150 ms; one that was not for this long, which is about its lease, is reported.
 const SILENT: Duration = Duration::from_millis(650);
 
 /// A leader that ended is followed by another after this time, if the conductor still wants one here.
