@@ -38,8 +38,10 @@ pub fn run(effort: Effort) -> Result<Table> {
     for (name, replicas) in VOLUMES {
         let options = format!("--replicas {replicas} --min-in-sync {}", replicas.min(2));
         cluster.export(name, "64M", &options, &nqn(name))?;
-        cluster.healed(name)?;
-        leaders.push(cluster.leader(name)?);
+        if replicas > 1 {
+            cluster.healed(name)?;
+        }
+        leaders.push(leader(&cluster, name)?);
     }
     let mut samples = [const { Vec::new() }; VOLUMES.len() * DEPTHS.len()];
     // The first round gives the volumes their chunks.
@@ -58,7 +60,16 @@ pub fn run(effort: Effort) -> Result<Table> {
     }
     cluster.assert_no_panic()?;
     let mut table = Table::new(&[
-        "4 KiB writes", "depth", "IOPS", "ratio", "bar", "", "system calls/write", "peer calls/write", "bar", "",
+        "replicas",
+        "depth",
+        "IOPS",
+        "ratio",
+        "bar",
+        "",
+        "system calls/write",
+        "peer calls/write",
+        "bar",
+        "",
     ]);
     for (index, depth) in DEPTHS.into_iter().enumerate() {
         let [one, three] = [&samples[2 * index], &samples[2 * index + 1]];
@@ -72,7 +83,7 @@ pub fn run(effort: Effort) -> Result<Table> {
                 true => [at_least(ratio, RATIO_BAR), at_most(calls, CALLS_BAR)],
                 false => [no_bar(), no_bar()],
             };
-            let mut row = vec![format!("{name} replica(s)"), depth.to_string()];
+            let mut row = vec![(*name).to_owned(), depth.to_string()];
             row.push(format!("{:.0}", of(|sample| sample.iops)));
             row.push(if replicated { format!("{ratio:.2}") } else { String::new() });
             row.extend(ratio_bar);
@@ -89,12 +100,22 @@ fn nqn(volume: &str) -> String {
     format!("nqn.2026-11.io.afs.lab:replicated-{volume}")
 }
 
+/// The node that leads a volume; one with a single replica is served where that is, and needs no leader.
+fn leader(cluster: &Cluster, volume: &str) -> Result<usize> {
+    let shown = cluster.conductor()?.call(&format!("volume show {volume}"))?;
+    let name = shown["leader"].as_str().or(shown["replicas"][0]["node"].as_str());
+    let number = name.and_then(|name| name.strip_prefix('n')?.parse::<usize>().ok());
+    number.and_then(|number| number.checked_sub(1)).with_context(|| format!("no leader: {shown}"))
+}
+
 /// System calls and calls to peers of all nodes so far.
 fn counted(cluster: &Cluster) -> Result<[f64; 2]> {
     let mut sums = [0.0; 2];
     for index in 0..cluster.nodes() {
         let metrics: Metrics = cluster.metrics(index)?;
-        for (sum, name) in sums.iter_mut().zip(["afs_reactor_syscalls_total", "afs_peer_calls_total"]) {
+        for (sum, name) in
+            sums.iter_mut().zip(["afs_reactor_syscalls_total", "afs_peer_calls_total"])
+        {
             *sum += metrics.sum(name).unwrap_or_default();
         }
     }
