@@ -58,7 +58,8 @@ impl RdmaLink {
                 pair.send(cid, sqe.as_bytes(), payload, None, None);
             }
             (None, Some(_)) => {
-                let why = HostError::Argument("the buffer is of another reactor's pool");
+                let why =
+                    HostError::Argument("the buffer cannot be registered with the RDMA device");
                 table.complete(cid, Err(why));
             }
             (_, None) => table.complete(cid, Err(HostError::Closed)),

@@ -119,8 +119,8 @@ impl RdmaDevice {
         self.inner.figures()
     }
 
-    /// What a peer of the active side needs to read and write this buffer. `None` when its pool is
-    /// not registered, or no queue pair of the active side was made on the device.
+    /// What a peer of the active side needs to read and write this buffer. `None` when no queue pair
+    /// of the active side was made on the device, or the buffer's pool cannot be registered.
     pub fn remote_key(&self, buffer: &impl RemoteAccess) -> Option<RemoteMemory> {
         let (pool, address) = buffer.place();
         self.inner.memory.remote(pool, address)

@@ -101,8 +101,22 @@ impl Memory {
         self.local_key(pool, address)
     }
 
-    /// What a peer needs to access memory of `pool`; `None` before `open_remote`.
+    /// What a peer needs to access memory of `pool`; `None` before `open_remote`. A pool that was not registered by then is now,
+    /// as in [`local_key_or_register`](Self::local_key_or_register).
     pub(super) fn remote(&self, pool: &BufferPool, address: *const u8) -> Option<RemoteMemory> {
+        let is_open = !self.remote.borrow().is_empty();
+        match self.remote_key(pool, address) {
+            None if is_open => {
+                if let Err(error) = self.register([pool]).and_then(|()| self.open_remote()) {
+                    tracing::warn!(%error, "a buffer pool cannot be registered for peers with an RDMA device");
+                }
+                self.remote_key(pool, address)
+            }
+            known => known,
+        }
+    }
+
+    fn remote_key(&self, pool: &BufferPool, address: *const u8) -> Option<RemoteMemory> {
         let remote = self.remote.borrow();
         let known = remote.iter().find(|known| known.pool.same_as(pool))?;
         let key = known.region(address.addr()).map(Region::remote_key)?;

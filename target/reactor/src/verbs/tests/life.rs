@@ -5,6 +5,7 @@ use std::task::{Context, Poll, Waker};
 use afs_verbs_sys as sys;
 
 use super::rig::{Pair, Rig, on_reactor, settle};
+use crate::BufferPool;
 use crate::verbs::fake::Call;
 use crate::verbs::{
     CmEventKind, DeviceOptions, QueuePair, QueuePairEvent, QueuePairOptions, RdmaDevice,
@@ -56,6 +57,10 @@ fn the_active_side_is_connected_when_the_peer_has_answered() {
         let pair = QueuePair::connect(&device, id, &options).unwrap();
         let key = device.remote_key(&buffer).unwrap();
         assert_eq!(key.address, buffer.as_ptr().addr() as u64);
+        let other = BufferPool::new(1 << 20).unwrap();
+        let kept_back = other.try_alloc(8192).unwrap();
+        let key = device.remote_key(&kept_back).expect("a pool that came later has a key too");
+        assert_eq!(key.address, kept_back.as_ptr().addr() as u64);
         rig.world.forget_calls();
         rig.world.cm_event(sys::RDMA_CM_EVENT_CONNECT_RESPONSE, raw, std::ptr::null_mut());
         let event = rig.channel.next().await.unwrap();
