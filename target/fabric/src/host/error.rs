@@ -39,6 +39,9 @@ pub enum HostError {
         /// An error number, or a reject reason of the connection manager.
         reason: i32,
     },
+    /// The RDMA device cannot be used, and what to change.
+    #[error("the RDMA device cannot be used: {0}")]
+    Device(String),
     /// A work request of the RDMA queue pair failed.
     #[error("RDMA failed: {0}")]
     Work(WorkError),

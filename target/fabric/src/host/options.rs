@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::error::HostError;
 use crate::codec::Digests;
+use crate::target::RdmaLimits;
 
 /// Options of one queue pair.
 #[derive(Clone, Debug)]
@@ -21,7 +22,11 @@ pub struct HostOptions {
     pub in_capsule_bytes: u32,
     /// Bytes received with one call; TCP only.
     pub receive_bytes: usize,
-    /// Time for the connection and the transport's handshake together.
+    /// Receives that the reactor has posted on a device at most, for all its queue pairs together; RDMA only. Listeners on the
+    /// same device must have the same, or it is opened twice.
+    pub receives: u32,
+    /// Time for the connection and the transport's handshake together. Over RDMA twice that: once to find the way, and once more
+    /// after the device was opened, which takes as long as it takes to register the reactor's buffers.
     pub connect_timeout: Duration,
 }
 
@@ -34,6 +39,7 @@ impl Default for HostOptions {
             disable_flow_control: false,
             in_capsule_bytes: 16 << 10,
             receive_bytes: 128 << 10,
+            receives: RdmaLimits::default().receives,
             connect_timeout: Duration::from_secs(10),
         }
     }

@@ -36,8 +36,13 @@ pub(in super::super) async fn open(
         options.entries = options.entries.min(ADMIN_ENTRIES_MAX);
     }
     let request = Request::new(QueueId(qid), options.entries - 1, controller);
-    let opening = connect(verbs, address, local, request);
-    let (channel, pair, device) = tokio::time::timeout(options.connect_timeout, opening)
+    let limit = options.connect_timeout;
+    let (channel, id) = tokio::time::timeout(limit, resolve(verbs, address))
+        .await
+        .map_err(|_| HostError::Timeout("finding the way"))??;
+    let (device, pair) = request_queue(local, id, request, options.receives)
+        .map_err(|error| HostError::Device(error.to_string()))?;
+    tokio::time::timeout(limit, established(&channel))
         .await
         .map_err(|_| HostError::Timeout("opening the connection"))??;
     let in_capsule = if qid == 0 { 0 } else { options.in_capsule_bytes };
@@ -48,37 +53,33 @@ pub(in super::super) async fn open(
     Ok(HostQueue::new(shared, options, local.clone()))
 }
 
-async fn connect(
-    verbs: &Verbs,
-    address: SocketAddr,
-    local: &Local,
-    request: Request,
-) -> Result<(CmChannel, QueuePair, RdmaDevice), HostError> {
+async fn resolve(verbs: &Verbs, address: SocketAddr) -> Result<(CmChannel, CmId), HostError> {
     let failed = |error: std::io::Error| HostError::from(&error);
     let channel = CmChannel::open(verbs).map_err(failed)?;
     let id = channel.resolve(address, RESOLVE_LIMIT).map_err(failed)?;
     expect(&channel, |kind| matches!(kind, CmEventKind::AddressResolved)).await?;
     id.resolve_route(RESOLVE_LIMIT).map_err(failed)?;
     expect(&channel, |kind| matches!(kind, CmEventKind::RouteResolved)).await?;
-    let (device, pair) = request_queue(local, id, request).map_err(failed)?;
-    let accepted = expect(&channel, |kind| matches!(kind, CmEventKind::Established { .. })).await?;
+    Ok((channel, id))
+}
+
+async fn established(channel: &CmChannel) -> Result<(), HostError> {
+    let accepted = expect(channel, |kind| matches!(kind, CmEventKind::Established { .. })).await?;
     if let CmEventKind::Established { private_data } = accepted {
         AcceptData::parse(&private_data)
             .map_err(|_| HostError::Unusable("private data of the accepted connection"))?;
     }
-    Ok((channel, pair, device))
+    Ok(())
 }
 
 fn request_queue(
     local: &Local,
     id: CmId,
     request: Request,
+    receives_max: u32,
 ) -> std::io::Result<(RdmaDevice, QueuePair)> {
-    let limits = RdmaLimits::default();
-    let device_options = DeviceOptions {
-        capsule_data_bytes: limits.in_capsule_bytes as usize,
-        receives_max: limits.receives,
-    };
+    let capsule_data_bytes = RdmaLimits::default().in_capsule_bytes as usize;
+    let device_options = DeviceOptions { capsule_data_bytes, receives_max };
     let device = RdmaDevice::of(local, &id, &device_options, &[])?;
     let entries = request.hsqsize + 1;
     let private_data = request.to_data();
