@@ -10,18 +10,19 @@ use crate::config::Listener;
 use crate::metrics::Source;
 use crate::metrics::export::Exposition;
 use crate::portal::{Portal, Transport};
+use crate::queue::Door;
 
 /// What a listener does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", content = "problem", rename_all = "snake_case")]
 pub enum State {
-    /// The node still starts; hosts are refused.
+    /// The node still starts; whoever comes is refused.
     Starting,
-    /// Hosts are answered.
+    /// Whoever comes is answered.
     Listening,
     /// It cannot listen at the moment, and tries again: for RDMA, no device has the address.
     Waiting(String),
-    /// Its transport is not there. Hosts are not told of it.
+    /// Its transport is not there. Nobody is told of it.
     Unavailable(String),
 }
 
@@ -38,7 +39,7 @@ impl State {
 /// One portal for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PortalStatus {
-    /// Where hosts connect.
+    /// Where to connect.
     pub portal: Portal,
     /// What its listener does.
     #[serde(flatten)]
@@ -47,6 +48,7 @@ pub struct PortalStatus {
 
 #[derive(Debug)]
 struct Entry {
+    door: Door,
     listen: Portal,
     advertise: Vec<Portal>,
     state: Mutex<State>,
@@ -60,6 +62,7 @@ impl Listeners {
     /// All of them starting.
     pub fn new(listeners: Vec<Listener>) -> Arc<Listeners> {
         let entry = |listener: Listener| Entry {
+            door: listener.door,
             listen: listener.listen,
             advertise: listener.advertise,
             state: Mutex::new(State::Starting),
@@ -80,20 +83,25 @@ impl Listeners {
         }
     }
 
-    /// What hosts are told to connect to. A listener that waits stays among them (CONFORMANCE D-11).
-    pub fn advertised(&self) -> Vec<Portal> {
+    /// What hosts, or other nodes, are told to connect to. A listener that waits stays among them (CONFORMANCE D-11).
+    pub fn advertised(&self, door: Door) -> Vec<Portal> {
         let told = |entry: &&Entry| !matches!(*entry.state.lock(), State::Unavailable(_));
-        self.0.iter().filter(told).flat_map(|entry| entry.advertise.iter().copied()).collect()
+        let told = self.at(door).filter(told);
+        told.flat_map(|entry| entry.advertise.iter().copied()).collect()
     }
 
-    /// Every portal with its state.
-    pub fn status(&self) -> Vec<PortalStatus> {
+    fn at(&self, door: Door) -> impl Iterator<Item = &Entry> {
+        self.0.iter().filter(move |entry| entry.door == door)
+    }
+
+    /// Every portal for hosts, or for other nodes, with its state.
+    pub fn status(&self, door: Door) -> Vec<PortalStatus> {
         let of = |entry: &Entry| {
             let state = entry.state.lock().clone();
             let portal = |portal: &Portal| PortalStatus { portal: *portal, state: state.clone() };
             entry.advertise.iter().map(portal).collect::<Vec<_>>()
         };
-        self.0.iter().flat_map(of).collect()
+        self.at(door).flat_map(of).collect()
     }
 }
 
@@ -104,7 +112,7 @@ impl Source for Listeners {
             let up = *entry.state.lock() == State::Listening;
             scrape.gauge(
                 "afs_listener_up",
-                "1 while the listener answers hosts.",
+                "1 while the listener answers.",
                 &[("listener", &listen), ("transport", entry.listen.scheme())],
                 u8::from(up).into(),
             );
@@ -125,9 +133,11 @@ mod tests {
         let tcp = portal(Transport::Tcp, "0.0.0.0:4420");
         let rdma = portal(Transport::Rdma, "192.0.2.1:4420");
         let advertise = vec![tcp.at("192.0.2.1:4420".parse().unwrap())];
+        let peers = portal(Transport::Rdma, "10.0.0.1:4430");
         let listeners = vec![
-            Listener { listen: tcp, advertise },
-            Listener { listen: rdma, advertise: vec![rdma] },
+            Listener { door: Door::Hosts, listen: tcp, advertise },
+            Listener { door: Door::Hosts, listen: rdma, advertise: vec![rdma] },
+            Listener { door: Door::Peers, listen: peers, advertise: vec![peers] },
         ];
         (Listeners::new(listeners), tcp, rdma)
     }
@@ -135,14 +145,31 @@ mod tests {
     #[test]
     fn hosts_are_told_of_a_listener_that_waits_but_not_of_a_transport_that_is_not_there() {
         let (board, tcp, rdma) = board();
-        assert_eq!(board.advertised().len(), 2);
+        assert_eq!(board.advertised(Door::Hosts).len(), 2);
         board.set(tcp, State::Listening);
         board.set(rdma, State::Waiting("no device".to_owned()));
-        assert_eq!(board.advertised().len(), 2);
+        assert_eq!(board.advertised(Door::Hosts).len(), 2);
         board.set_all(Transport::Rdma, &State::Unavailable("no library".to_owned()));
-        assert_eq!(board.advertised(), [portal(Transport::Tcp, "192.0.2.1:4420")]);
+        assert_eq!(board.advertised(Door::Hosts), [portal(Transport::Tcp, "192.0.2.1:4420")]);
         board.set(rdma, State::Listening);
-        assert_eq!(board.advertised().len(), 2);
+        assert_eq!(board.advertised(Door::Hosts).len(), 2);
+    }
+
+    #[test]
+    fn hosts_are_not_told_where_other_nodes_connect_nor_these_where_hosts_do() {
+        let (board, tcp, rdma) = board();
+        let peers = portal(Transport::Rdma, "10.0.0.1:4430");
+        assert_eq!(board.advertised(Door::Peers), [peers]);
+        assert!(!board.advertised(Door::Hosts).contains(&peers));
+        for hosts in [tcp, rdma] {
+            board.set(hosts, State::Listening);
+        }
+        let status = serde_json::to_value(board.status(Door::Peers)).unwrap();
+        let expected =
+            serde_json::json!([{ "portal": "rdma://10.0.0.1:4430", "state": "starting" }]);
+        assert_eq!(status, expected);
+        board.set_all(Transport::Rdma, &State::Unavailable("no library".to_owned()));
+        assert_eq!(board.advertised(Door::Peers), []);
     }
 
     #[test]
@@ -150,7 +177,7 @@ mod tests {
         let (board, tcp, rdma) = board();
         board.set(tcp, State::Listening);
         board.set(rdma, State::Waiting("no device".to_owned()));
-        let status = serde_json::to_value(board.status()).unwrap();
+        let status = serde_json::to_value(board.status(Door::Hosts)).unwrap();
         let expected = serde_json::json!([
             { "portal": "tcp://192.0.2.1:4420", "state": "listening" },
             { "portal": "rdma://192.0.2.1:4420", "state": "waiting", "problem": "no device" },

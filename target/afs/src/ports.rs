@@ -11,6 +11,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use crate::config::Listener;
 use crate::portal::{self, Portal, Transport};
+use crate::queue::Door;
 
 /// Why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -70,8 +71,8 @@ impl PortError {
     }
 
     /// What `error` means for a listener on `portal`.
-    pub fn listen(portal: Portal, error: io::Error) -> PortError {
-        PortError::new(portal.scheme(), portal.address, "--listen", error)
+    pub fn listen(portal: Portal, door: Door, error: io::Error) -> PortError {
+        PortError::new(portal.scheme(), portal.address, door.flag(), error)
     }
 
     fn new(
@@ -92,29 +93,12 @@ impl PortError {
 #[derive(Default)]
 pub struct Ports {
     /// TCP ports: ours, and refusing.
-    pub tcp: Vec<ReservedPort>,
+    pub tcp: Vec<(ReservedPort, Door)>,
     /// RDMA portals: only their addresses.
-    pub rdma: Vec<Portal>,
-    /// The TCP port for other nodes.
-    pub peers: Option<ReservedPort>,
+    pub rdma: Vec<(Portal, Door)>,
 }
 
 impl Ports {
-    /// Takes the port for other nodes; returns where they find it.
-    ///
-    /// # Errors
-    /// When it cannot be had.
-    pub fn take_for_peers(
-        &mut self,
-        address: Option<SocketAddr>,
-    ) -> Result<Option<Portal>, PortError> {
-        let Some(address) = address else { return Ok(None) };
-        let reserved = ReservedPort::new(address)?;
-        let portal = reserved.portal();
-        self.peers = Some(reserved);
-        Ok(Some(portal))
-    }
-
     /// Takes what can be taken for `listeners`, and writes the ports into them that the system chose for port 0.
     ///
     /// # Errors
@@ -123,11 +107,11 @@ impl Ports {
         let mut ports = Ports::default();
         for listener in listeners {
             match listener.listen.transport {
-                Transport::Rdma => ports.rdma.push(listener.listen),
+                Transport::Rdma => ports.rdma.push((listener.listen, listener.door)),
                 Transport::Tcp => {
-                    let reserved = ReservedPort::new(listener.listen.address)?;
+                    let reserved = ReservedPort::new(listener.listen.address, listener.door)?;
                     choose_port(listener, reserved.address.port());
-                    ports.tcp.push(reserved);
+                    ports.tcp.push((reserved, listener.door));
                 }
             }
         }
@@ -150,10 +134,10 @@ pub struct ReservedPort {
 }
 
 impl ReservedPort {
-    /// Takes `address`, for hosts. Another socket that sets `SO_REUSEADDR` may still bind and listen there.
-    pub fn new(address: SocketAddr) -> Result<ReservedPort, PortError> {
-        let failed =
-            |error| PortError::listen(Portal { transport: Transport::Tcp, address }, error);
+    /// Takes `address`. Another socket that sets `SO_REUSEADDR` may still bind and listen there.
+    pub fn new(address: SocketAddr, door: Door) -> Result<ReservedPort, PortError> {
+        let portal = Portal { transport: Transport::Tcp, address };
+        let failed = |error| PortError::listen(portal, door, error);
         let socket = bind(address).map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?;
         Ok(ReservedPort { address, _socket: socket })
@@ -185,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_reserved_port_refuses_hosts_and_lets_its_owner_listen() {
-        let reserved = ReservedPort::new("127.0.0.1:0".parse().unwrap()).unwrap();
+        let reserved = ReservedPort::new("127.0.0.1:0".parse().unwrap(), Door::Hosts).unwrap();
         let address = reserved.portal().address;
         assert_eq!(
             TcpStream::connect(address).unwrap_err().kind(),
@@ -201,9 +185,11 @@ mod tests {
     fn a_port_in_use_is_named_with_what_to_do() {
         let other = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = other.local_addr().unwrap();
-        let error = ReservedPort::new(address).err().unwrap().to_string();
-        for part in [&address.to_string(), "in use", "--listen", "ss -ltnp"] {
-            assert!(error.contains(part), "{error}");
+        for (door, flag) in [(Door::Hosts, " --listen"), (Door::Peers, " --peer-listen")] {
+            let error = ReservedPort::new(address, door).err().unwrap().to_string();
+            for part in [&address.to_string(), "in use", flag, "ss -ltnp"] {
+                assert!(error.contains(part), "{error}");
+            }
         }
     }
 
@@ -211,7 +197,8 @@ mod tests {
     fn an_rdma_port_in_use_is_looked_for_among_those_of_rdma() {
         let address = "192.0.2.1:4420".parse().unwrap();
         let portal = Portal { transport: Transport::Rdma, address };
-        let error = PortError::listen(portal, io::ErrorKind::AddrInUse.into()).to_string();
+        let error =
+            PortError::listen(portal, Door::Hosts, io::ErrorKind::AddrInUse.into()).to_string();
         for part in ["rdma://192.0.2.1:4420 is in use", "rdma resource show cm_id", "--listen"] {
             assert!(error.contains(part), "{error}");
         }
@@ -221,20 +208,24 @@ mod tests {
     fn only_tcp_ports_are_taken_and_the_chosen_one_is_what_hosts_are_told() {
         let listener = |transport, address: &str| {
             let portal = Portal { transport, address: address.parse().unwrap() };
-            Listener { listen: portal, advertise: vec![portal] }
+            Listener { door: Door::Hosts, listen: portal, advertise: vec![portal] }
         };
         let mut listeners =
             [listener(Transport::Tcp, "127.0.0.1:0"), listener(Transport::Rdma, "192.0.2.1:4420")];
         let ports = Ports::take(&mut listeners).unwrap();
-        assert_eq!((ports.tcp.len(), ports.rdma.as_slice()), (1, &[listeners[1].listen][..]));
-        let chosen = ports.tcp[0].portal();
+        let rdma = [(listeners[1].listen, Door::Hosts)];
+        assert_eq!((ports.tcp.len(), ports.rdma.as_slice()), (1, &rdma[..]));
+        let chosen = ports.tcp[0].0.portal();
         assert_ne!(chosen.address.port(), 0);
         assert_eq!((listeners[0].listen, &listeners[0].advertise[..]), (chosen, &[chosen][..]));
     }
 
     #[test]
     fn an_address_of_another_machine_is_said_to_be_that() {
-        let error = ReservedPort::new("192.0.2.1:4420".parse().unwrap()).err().unwrap().to_string();
+        let error = ReservedPort::new("192.0.2.1:4420".parse().unwrap(), Door::Hosts)
+            .err()
+            .unwrap()
+            .to_string();
         assert!(error.contains("not an address of this machine"), "{error}");
     }
 }

@@ -87,6 +87,11 @@ impl Properties {
         }
     }
 
+    /// Whether its host has shut it down.
+    pub fn is_shut_down(&self) -> bool {
+        self.status.shutdown_complete()
+    }
+
     /// The controller failed for good: hosts that poll see CSTS.CFS (CONFORMANCE A-52).
     pub fn fail(&mut self) {
         self.status = self.status.with_fatal(true);
@@ -133,6 +138,7 @@ mod tests {
         assert_eq!(properties.set(CC, Four, LINUX_ENABLE), Ok(Change::Enabled));
         assert_eq!(properties.set(CC, Four, LINUX_ENABLE | 1 << 14), Ok(Change::Disabled));
         assert_eq!(properties.get(CSTS, Four), Ok(0b1001));
+        assert!(properties.is_shut_down());
         assert_eq!(properties.set(CC, Four, LINUX_ENABLE & !1), Ok(Change::Disabled));
         assert_eq!(properties.get(CSTS, Four), Ok(0));
     }

@@ -46,6 +46,16 @@ pub enum Door {
     Peers,
 }
 
+impl Door {
+    /// The flag that sets where it is.
+    pub const fn flag(self) -> &'static str {
+        match self {
+            Door::Hosts => "--listen",
+            Door::Peers => "--peer-listen",
+        }
+    }
+}
+
 impl QueueService {
     /// The service of a fresh connection.
     pub fn new(node: Arc<Node>, local: Local, queue: &Queue, door: Door) -> Rc<QueueService> {

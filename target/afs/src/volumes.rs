@@ -22,7 +22,8 @@ use crate::disks::{DiskSet, ReplicaFailure};
 use crate::listeners::Listeners;
 use crate::metrics::Metrics;
 use crate::node::Node;
-use crate::portal::Portal;
+use crate::portal::{self, Portal};
+use crate::queue::Door;
 use afs_decisions::NodeId;
 use afs_volume::RangeLocks;
 
@@ -31,12 +32,10 @@ use afs_volume::RangeLocks;
 pub struct Identity {
     /// Its name.
     pub name: String,
-    /// Where hosts reach it.
+    /// Where hosts and other nodes reach it.
     pub listeners: Arc<Listeners>,
     /// Where its own HTTP server is.
     pub http: SocketAddr,
-    /// Where other nodes reach it.
-    pub peers: Vec<Portal>,
     /// The rack that it stands in, for placement.
     pub rack: Option<String>,
 }
@@ -236,13 +235,19 @@ impl Converge for Volumes {
         NodeReport {
             node: self.identity.name.clone(),
             applied_revision,
-            portals: self.identity.listeners.advertised().iter().map(portal).collect(),
+            portals: self.identity.listeners.advertised(Door::Hosts).iter().map(portal).collect(),
             disks: self.disks.iter().map(|disk| disk.report()).collect(),
             volumes,
             deleted: self.deleted.lock().iter().copied().collect(),
             http: Some(self.identity.http.to_string()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            peer_portals: self.identity.peers.iter().map(portal).collect(),
+            peer_portals: self
+                .identity
+                .listeners
+                .advertised(Door::Peers)
+                .iter()
+                .map(portal)
+                .collect(),
             unreachable: self.cluster.unreachable(),
             rack: self.identity.rack.clone(),
             resyncs: self.resyncs(),
@@ -251,12 +256,13 @@ impl Converge for Volumes {
 }
 
 /// Where the other nodes listen for this one.
-fn peers(state: &NodeState) -> BTreeMap<NodeId, Vec<SocketAddr>> {
+fn peers(state: &NodeState) -> BTreeMap<NodeId, Vec<Portal>> {
     let others = state.peers.iter().filter(|peer| peer.id != state.id);
     let address = |portal: &PortalReport| {
+        let transport = portal::named(&portal.transport)?;
         let ip: IpAddr = portal.address.parse().ok()?;
         let port = portal.service.parse().ok()?;
-        (portal.transport == "tcp").then(|| SocketAddr::new(ip, port))
+        Some(Portal { transport, address: SocketAddr::new(ip, port) })
     };
     others.map(|peer| (peer.id, peer.portals.iter().filter_map(address).collect())).collect()
 }

@@ -1,40 +1,36 @@
 //! The way to another node, from one reactor: a controller of its peers' subsystem with one I/O queue, connected when first
 //! needed and again after it broke.
+//!
+//! RDMA is tried before TCP ([`Cluster::ways`]). Where only TCP could be connected, RDMA is tried again while that is used, and
+//! takes over without a call being lost.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
 use afs_decisions::NodeId;
 use afs_env::{Answer, Buffer, HEADER_BYTES, Link, LinkError};
-use afs_fabric::host::{ControllerOptions, HostController, HostData, HostError, HostQueue};
-use afs_nvme::{HostId, Nqn, Sqe};
+use afs_fabric::host::HostData;
+use afs_nvme::Sqe;
 use afs_reactor::Local;
 use tokio::time::Instant;
 use zerocopy::IntoBytes;
 
 use super::Cluster;
+use super::dial::{Open, dial, retire};
 use super::wire::{self, Service, ServiceName};
 use crate::metrics::io::QueueMetrics;
+use crate::portal::Portal;
 
-/// Longest wait for a connection.
-const CONNECT: Duration = Duration::from_millis(800);
 /// Between two attempts.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// A connection with calls but no answer for this long is given up.
 const SILENCE: Duration = Duration::from_secs(2);
-/// Calls outstanding on one connection.
-const ENTRIES: u16 = 512;
-
-/// A connection that works.
-struct Open {
-    queue: HostQueue,
-    _controller: HostController,
-    services: RefCell<HashMap<Service, u32>>,
-}
+/// How often a better way is tried while another one is used.
+const BETTER: Duration = Duration::from_secs(2);
 
 enum State {
     /// Not before this moment again.
@@ -50,8 +46,8 @@ struct Peer {
     local: Local,
     state: RefCell<State>,
     pause: Cell<Duration>,
-    /// Which of the node's addresses is tried next.
-    turn: Cell<usize>,
+    /// It was said that it is not reached, and why.
+    told: Cell<bool>,
     answered: Cell<Instant>,
     outstanding: Cell<usize>,
     figures: Arc<QueueMetrics>,
@@ -80,7 +76,7 @@ impl Peers {
                 local: self.local.clone(),
                 state: RefCell::new(State::Closed(None)),
                 pause: Cell::new(FIRST_PAUSE),
-                turn: Cell::new(0),
+                told: Cell::new(false),
                 answered: Cell::new(Instant::now()),
                 outstanding: Cell::new(0),
                 figures: self.cluster.calls(node, self.local.index()),
@@ -165,15 +161,19 @@ impl PeerLink {
 }
 
 /// A call that nobody waits for any more was not answered in time.
-struct Outstanding<'a>(&'a Rc<Peer>, bool);
+struct Outstanding<'a> {
+    peer: &'a Peer,
+    open: &'a Rc<Open>,
+    ended: bool,
+}
 
 impl Drop for Outstanding<'_> {
     fn drop(&mut self) {
-        let Outstanding(peer, ended) = self;
+        let Outstanding { peer, open, ended } = self;
         peer.outstanding.set(peer.outstanding.get() - 1);
         if !*ended && peer.answered.get().elapsed() > SILENCE {
             tracing::warn!(node = %peer.node, "a peer is silent: its connection is given up");
-            peer.broke();
+            peer.broke(open);
         }
     }
 }
@@ -184,9 +184,10 @@ impl Peer {
         let mut state = self.state.borrow_mut();
         match &*state {
             State::Open(open) if open.queue.closed().is_none() => return Some(Rc::clone(open)),
-            State::Open(_) => {
+            State::Open(open) => {
+                let open = Rc::clone(open);
                 drop(state);
-                self.broke();
+                self.broke(&open);
                 return None;
             }
             State::Connecting => return None,
@@ -198,53 +199,75 @@ impl Peer {
         *state = State::Connecting;
         drop(state);
         let peer = Rc::clone(self);
-        self.local.spawn_local(async move { peer.connect().await });
+        self.local.spawn_local(peer.connect());
         None
     }
 
     async fn connect(self: Rc<Self>) {
-        let addresses = self.cluster.addresses(self.node);
-        let turn = self.turn.get();
-        self.turn.set(turn.wrapping_add(1));
-        let made = match addresses.get(turn % addresses.len().max(1)) {
-            Some(address) => self.try_connect(*address).await,
-            None => Err(HostError::Unusable("the conductor named no address of this node")),
+        let ways = match self.cluster.ways(self.node) {
+            Ok(ways) => ways,
+            Err(why) => {
+                self.not_reached(&why);
+                return;
+            }
         };
-        match made {
-            Ok(open) => {
-                self.pause.set(FIRST_PAUSE);
-                self.answered.set(Instant::now());
-                *self.state.borrow_mut() = State::Open(Rc::new(open));
-                self.cluster.reaches(self.node, true);
-            }
-            Err(error) => {
-                tracing::debug!(node = %self.node, %error, "a peer is not reached");
-                self.closed_for_a_while();
-            }
+        match self.first_of(&ways).await {
+            Ok(open) => self.connected(open),
+            Err(error) => self.not_reached(error.as_ref()),
         }
     }
 
-    async fn try_connect(&self, address: std::net::SocketAddr) -> Result<Open, HostError> {
-        let unusable = |_| HostError::Unusable("a name for the peers' subsystem");
-        let cluster =
-            self.cluster.cluster().ok_or(HostError::Unusable("the cluster is not known yet"))?;
-        let own = format!("{}:{}", wire::PEERS_NQN, self.cluster.id());
-        let mut options = ControllerOptions::new(
-            Nqn::new(wire::PEERS_NQN).map_err(unusable)?,
-            Nqn::new(&own).map_err(unusable)?,
-            HostId(cluster.into_bytes()),
-        );
-        options.kato_ms = 5000;
-        options.queue.entries = ENTRIES;
-        options.queue.connect_timeout = CONNECT;
-        let connected = async {
-            let controller = HostController::connect(address, &self.local, options).await?;
-            let queue = controller.io_queues(1).await?.pop();
-            let queue = queue.ok_or(HostError::Unusable("a peer grants no queue"))?;
-            Ok(Open { queue, _controller: controller, services: RefCell::default() })
+    /// The first of these ways that can be connected.
+    async fn first_of(&self, ways: &[Portal]) -> Result<Rc<Open>, Box<dyn std::error::Error>> {
+        let mut last: Box<dyn std::error::Error> = "no way is left".into();
+        for way in ways {
+            match dial(&self.cluster, &self.local, *way).await {
+                Ok(open) => return Ok(Rc::new(open)),
+                Err(error) => {
+                    tracing::debug!(node = %self.node, %way, %error, "a peer is not reached by this way");
+                    last = error.into();
+                }
+            }
+        }
+        Err(last)
+    }
+
+    fn connected(self: &Rc<Self>, open: Rc<Open>) {
+        tracing::info!(node = %self.node, way = %open.way, "connected to a peer");
+        self.pause.set(FIRST_PAUSE);
+        self.told.set(false);
+        self.answered.set(Instant::now());
+        let best = self.cluster.ways(self.node).is_ok_and(|ways| ways.first() == Some(&open.way));
+        let used = Rc::downgrade(&open);
+        *self.state.borrow_mut() = State::Open(open);
+        self.cluster.reaches(self.node, true);
+        if !best {
+            let peer = Rc::downgrade(self);
+            self.local.spawn_local(look_for_better(peer, used));
+        }
+    }
+
+    fn not_reached(&self, why: &dyn std::error::Error) {
+        // Once each time that it is away: it is tried over and over.
+        if !self.told.replace(true) {
+            tracing::warn!(node = %self.node, %why, "a peer is not reached");
+        }
+        self.closed_for_a_while();
+    }
+
+    /// Puts a better connection in the place of `used`, if that is what is used still.
+    fn replace(self: &Rc<Self>, used: Rc<Open>, better: Rc<Open>) {
+        let replaced = if self.uses(&used) {
+            self.connected(better);
+            used
+        } else {
+            better
         };
-        let late = |_| HostError::Timeout("connecting to a peer");
-        tokio::time::timeout(CONNECT, connected).await.map_err(late)?
+        self.local.spawn_local(retire(replaced));
+    }
+
+    fn uses(&self, open: &Rc<Open>) -> bool {
+        matches!(&*self.state.borrow(), State::Open(used) if Rc::ptr_eq(used, open))
     }
 
     fn closed_for_a_while(&self) {
@@ -254,9 +277,9 @@ impl Peer {
         self.cluster.reaches(self.node, false);
     }
 
-    /// The connection is of no use any more.
-    fn broke(&self) {
-        if matches!(*self.state.borrow(), State::Open(_)) {
+    /// A connection is of no use any more. It may be one that was replaced.
+    fn broke(&self, open: &Rc<Open>) {
+        if self.uses(open) {
             self.closed_for_a_while();
         }
     }
@@ -272,11 +295,11 @@ impl Peer {
             self.answered.set(begun);
         }
         self.outstanding.set(self.outstanding.get() + 1);
-        let mut outstanding = Outstanding(self, false);
+        let mut outstanding = Outstanding { peer: self, open, ended: false };
         let call = self.figures.begin();
         let bytes = if let HostData::Out(data) = &data { data.len() as u64 } else { 0 };
         let submitted = open.queue.submit(sqe, data).await;
-        outstanding.1 = true;
+        outstanding.ended = true;
         drop(outstanding);
         let now = Instant::now();
         let nanos = u64::try_from((now - begun).as_nanos()).unwrap_or(u64::MAX);
@@ -288,9 +311,26 @@ impl Peer {
             }
             Err(error) => {
                 tracing::debug!(node = %self.node, %error, "a call to a peer was lost");
-                self.broke();
+                self.broke(open);
                 Err(LinkError::Lost)
             }
+        }
+    }
+}
+
+/// Tries the ways that are better than the one that is used, as long as that is used.
+async fn look_for_better(peer: Weak<Peer>, used: Weak<Open>) {
+    loop {
+        tokio::time::sleep(BETTER).await;
+        let (Some(peer), Some(used)) = (peer.upgrade(), used.upgrade()) else { return };
+        if !peer.uses(&used) {
+            return;
+        }
+        let mut ways = peer.cluster.ways(peer.node).unwrap_or_default();
+        ways.truncate(ways.iter().position(|known| *known == used.way).unwrap_or(0));
+        if let Ok(better) = peer.first_of(&ways).await {
+            peer.replace(used, better);
+            return;
         }
     }
 }

@@ -6,14 +6,15 @@
 
 pub mod client;
 pub mod control;
+mod dial;
 mod figures;
 pub mod link;
 pub mod local;
 pub mod peer_queue;
+mod ways;
 pub mod wire;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -23,7 +24,7 @@ use afs_env::Clock;
 use afs_reactor::ReactorHandle;
 use afs_store::ReplicaId;
 use afs_volume::{LeaderState, Params, ReplicaState, VolumeView};
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -32,8 +33,10 @@ use uuid::Uuid;
 use crate::backend::BackendSource;
 use crate::disks::{ReplicaFailure, StoreDisk};
 use crate::metrics::io::QueueMetrics;
+use crate::portal::Portal;
 use control::ControlSender;
 use local::LocalHost;
+pub use ways::{NoWay, PeerRdma};
 
 /// How often it is looked for silent leaders.
 const WATCH: Duration = Duration::from_millis(100);
@@ -69,7 +72,8 @@ pub struct Cluster {
     pub params: Params,
     reactors: Vec<ReactorHandle>,
     control: ControlSender,
-    peers: ArcSwap<BTreeMap<NodeId, Vec<SocketAddr>>>,
+    peers: ArcSwap<BTreeMap<NodeId, Vec<Portal>>>,
+    rdma: ArcSwapOption<PeerRdma>,
     held: RwLock<HashMap<Uuid, Held>>,
     led: RwLock<HashMap<Uuid, LeaderState>>,
     /// Volumes that are to be led here.
@@ -104,6 +108,7 @@ impl Cluster {
             reactors,
             control,
             peers: ArcSwap::default(),
+            rdma: ArcSwapOption::empty(),
             held: RwLock::default(),
             led: RwLock::default(),
             wanted: Mutex::default(),
@@ -133,7 +138,7 @@ impl Cluster {
     }
 
     /// Who this node is, and where the others are.
-    pub fn meet(&self, cluster: Uuid, id: NodeId, peers: BTreeMap<NodeId, Vec<SocketAddr>>) {
+    pub fn meet(&self, cluster: Uuid, id: NodeId, peers: BTreeMap<NodeId, Vec<Portal>>) {
         *self.cluster.lock() = Some(cluster);
         self.id.store(id.0, Ordering::Release);
         self.peers.store(Arc::new(peers));
@@ -144,9 +149,21 @@ impl Cluster {
         Arc::clone(self.calls.lock().entry(node).or_default().entry(reactor).or_default())
     }
 
-    /// Where another node listens for its peers.
-    pub fn addresses(&self, node: NodeId) -> Vec<SocketAddr> {
-        self.peers.load().get(&node).cloned().unwrap_or_default()
+    /// From now on other nodes are reached by RDMA where they listen by it.
+    pub fn reach_by_rdma(&self, rdma: PeerRdma) {
+        self.rdma.store(Some(Arc::new(rdma)));
+    }
+
+    /// RDMA as other nodes are reached by it, once it is there.
+    pub fn rdma(&self) -> Option<Arc<PeerRdma>> {
+        self.rdma.load_full()
+    }
+
+    /// The ways to another node that can be tried from here, the best one first.
+    pub fn ways(&self, node: NodeId) -> Result<Vec<Portal>, NoWay> {
+        let peers = self.peers.load();
+        let portals = peers.get(&node).map(Vec::as_slice).unwrap_or_default();
+        ways::sorted(portals, self.rdma.load().is_some())
     }
 
     /// Takes a replica into service.

@@ -45,8 +45,12 @@ impl PeerQueue {
         PeerQueue { controller, qid, host, services: RefCell::default() }
     }
 
-    /// The connection is lost. A process that dies lets go of all its connections at once, long before it is missed.
+    /// The connection is lost. A process that dies lets go of all its connections at once, long before it is missed. One that
+    /// was shut down has another one in its place.
     pub fn closing(&self) {
+        if self.controller.properties.lock().is_shut_down() {
+            return;
+        }
         let name = self.controller.host.nqn.as_str();
         let number = name.rsplit_once("node-").and_then(|(_, number)| number.parse().ok());
         if let Some(node) = number.map(NodeId) {

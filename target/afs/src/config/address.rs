@@ -1,18 +1,21 @@
-//! Where hosts connect, `tcp://ADDR:PORT` or `rdma://ADDR:PORT`, and which address they are told.
+//! Where hosts and other nodes connect, `tcp://ADDR:PORT` or `rdma://ADDR:PORT`, and which address they are told.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crate::portal::{self, Portal, TRANSPORTS, Transport};
+use crate::queue::Door;
 
 /// The port that NVMe over Fabrics has at IANA, for either transport.
 const NVME_PORT: u16 = 4420;
 
-/// Where the node listens, and the addresses by which hosts reach it.
+/// Where the node listens, and the addresses by which it is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
+    /// For whom.
+    pub door: Door,
     /// What is listened on; may be a wildcard.
     pub listen: Portal,
-    /// What hosts are told: never empty, never a wildcard (CONFORMANCE D-7), all of the same transport.
+    /// What they are told: never empty, never a wildcard (CONFORMANCE D-7), all of the same transport.
     pub advertise: Vec<Portal>,
 }
 
@@ -85,6 +88,11 @@ pub enum AddressError {
     /// Hosts must be told a port before the device may be there.
     #[error("`{0}`: an rdma:// address needs its port; 0 is for tcp:// alone")]
     RdmaPort(Portal),
+    /// Other nodes are told the address as it is written.
+    #[error(
+        "`{0}` is not an address for other nodes: write tcp://ADDR:PORT or rdma://ADDR:PORT with an address and a port by which they reach this one, such as tcp://10.0.0.7:4430"
+    )]
+    Peers(String),
 }
 
 /// Names this short are told apart by one wrong letter, or two in the wrong order.
@@ -114,9 +122,33 @@ pub(super) fn listeners(
             return Err(AddressError::Twice(portal));
         }
         let advertise = advertise.get(index).map(String::as_str);
-        listeners.push(Listener { listen: portal, advertise: told(portal, advertise)? });
+        let advertise = told(portal, advertise)?;
+        listeners.push(Listener { door: Door::Hosts, listen: portal, advertise });
     }
     Ok(listeners)
+}
+
+/// Adds the listeners for other nodes to `listeners`. Nothing is assumed about their port: hosts have that of NVMe.
+pub(super) fn add_peers(
+    listeners: &mut Vec<Listener>,
+    listen: &[String],
+) -> Result<(), AddressError> {
+    for text in listen {
+        let portal = parse(text)?;
+        let whole = text.split_once("://").is_some_and(|(_, at)| at.parse::<SocketAddr>().is_ok());
+        if !whole || portal.address.ip().is_unspecified() {
+            return Err(AddressError::Peers(text.clone()));
+        }
+        if listeners.iter().any(|other| other.listen == portal && portal.address.port() != 0) {
+            return Err(AddressError::Twice(portal));
+        }
+        listeners.push(Listener {
+            door: Door::Peers,
+            listen: portal,
+            advertise: told(portal, None)?,
+        });
+    }
+    Ok(())
 }
 
 /// What hosts are told about a listener.

@@ -6,6 +6,7 @@
 mod address;
 mod disk_spec;
 mod file;
+mod list;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +16,9 @@ use std::path::PathBuf;
 use afs_coordination::{ZooKeeperConfig, ZooKeeperSettings};
 use conductor::size::parse_size;
 use serde::Deserialize;
+
+use crate::portal::Transport;
+use crate::queue::Door;
 
 pub use address::{AddressError, Listener};
 pub use disk_spec::{DiskSpec, DiskSpecError};
@@ -51,10 +55,16 @@ pub struct Settings {
     /// The address that hosts are told, one for each --listen [default: the same address]
     #[arg(long, env = "AFS_ADVERTISE", value_name = "tcp|rdma://ADDR:PORT", value_delimiter = ',')]
     pub advertise: Vec<String>,
-    /// Where other nodes of the cluster connect, by TCP; without it the node holds no replicas of volumes that have several.
-    /// Keep it in a network that only nodes can reach
-    #[arg(long, env = "AFS_PEER_LISTEN", value_name = "tcp://ADDR:PORT")]
-    pub peer_listen: Option<String>,
+    /// Where other nodes of the cluster connect, by TCP (tcp://ADDR:PORT) or RDMA (rdma://ADDR:PORT); may be repeated. Without
+    /// it the node holds no replicas of volumes that have several. Keep it in a network that only nodes can reach
+    #[arg(
+        long,
+        env = "AFS_PEER_LISTEN",
+        value_name = "tcp|rdma://ADDR:PORT",
+        value_delimiter = ','
+    )]
+    #[serde(deserialize_with = "list::one_or_more")]
+    pub peer_listen: Vec<String>,
     /// The rack that the node stands in: replicas of a shard are put in different ones
     #[arg(long, env = "AFS_RACK", value_name = "NAME")]
     pub rack: Option<String>,
@@ -121,10 +131,8 @@ pub struct NodeConfig {
     pub data: PathBuf,
     /// The disks, in the order given.
     pub disks: Vec<DiskSpec>,
-    /// Where hosts connect.
+    /// Where hosts connect, and other nodes.
     pub listeners: Vec<Listener>,
-    /// Where other nodes connect.
-    pub peer_listen: Option<SocketAddr>,
     /// The rack.
     pub rack: Option<String>,
     /// Where `/metrics` is.
@@ -197,7 +205,7 @@ impl Settings {
             disk: list(self.disk, file.disk),
             listen: list(self.listen, file.listen),
             advertise: list(self.advertise, file.advertise),
-            peer_listen: self.peer_listen.or(file.peer_listen),
+            peer_listen: list(self.peer_listen, file.peer_listen),
             rack: self.rack.or(file.rack),
             http: self.http.or(file.http),
             conductor: self.conductor.or(file.conductor),
@@ -220,6 +228,8 @@ impl NodeConfig {
     /// Checks `settings`.
     pub fn new(settings: &Settings) -> Result<NodeConfig, ConfigError> {
         let reactors = reactors(settings.reactors)?;
+        let mut listeners = address::listeners(&settings.listen, &settings.advertise)?;
+        address::add_peers(&mut listeners, &settings.peer_listen)?;
         Ok(NodeConfig {
             node: node_name(settings.node.as_deref())?,
             data: settings.data.clone().ok_or(ConfigError::Missing {
@@ -228,8 +238,7 @@ impl NodeConfig {
                 variable: "AFS_DATA",
             })?,
             disks: disk_spec::parse_all(&settings.disk)?,
-            listeners: address::listeners(&settings.listen, &settings.advertise)?,
-            peer_listen: settings.peer_listen.as_deref().map(peer_address).transpose()?,
+            listeners,
             rack: settings.rack.clone(),
             http: http_address(settings.http.as_deref())?,
             reactors,
@@ -237,6 +246,12 @@ impl NodeConfig {
             assume_whole_blocks: settings.assume_whole_blocks.unwrap_or(false),
             zookeeper: zookeeper(settings)?,
         })
+    }
+
+    /// Whether somebody is to connect by `transport` at this door.
+    pub fn listens_by(&self, transport: Transport, door: Door) -> bool {
+        let mut listeners = self.listeners.iter();
+        listeners.any(|one| one.listen.transport == transport && one.door == door)
     }
 }
 
@@ -275,15 +290,6 @@ fn node_name(given: Option<&str>) -> Result<String, ConfigError> {
     }
     let host = rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase();
     Ok(if is_node_name(&host) { host } else { "node".to_owned() })
-}
-
-/// Other nodes are told this address, so it cannot be a wildcard.
-fn peer_address(text: &str) -> Result<SocketAddr, ConfigError> {
-    let address = text.strip_prefix("tcp://").and_then(|address| address.parse().ok());
-    let concrete = address.filter(|address: &SocketAddr| !address.ip().is_unspecified());
-    concrete.ok_or_else(|| {
-        bad("peer_listen", text, "write tcp://ADDR:PORT with an address by which other nodes reach this one, such as tcp://10.0.0.7:4430")
-    })
 }
 
 fn http_address(given: Option<&str>) -> Result<SocketAddr, ConfigError> {

@@ -34,7 +34,7 @@ fn every_flag_is_a_key_of_the_file_and_has_its_variable() {
         let variable = argument.get_env().unwrap().to_str().unwrap();
         assert_eq!(variable, format!("AFS_{}", key.to_ascii_uppercase()));
         let value = match key.as_str() {
-            "disk" | "listen" | "advertise" => "[\"x\"]",
+            "disk" | "listen" | "advertise" | "peer_listen" => "[\"x\"]",
             "reactors" | "zookeeper_session_timeout_ms" => "1",
             "assume_whole_blocks" => "true",
             "log_format" => "\"json\"",
@@ -65,6 +65,45 @@ fn both_transports_are_read_from_flags_and_from_the_file() {
         let config = NodeConfig::new(&Settings { listen: settings.listen, ..usable() }).unwrap();
         let found: Vec<_> = config.listeners.iter().map(|one| one.listen.to_string()).collect();
         assert_eq!(found, listen);
+    }
+}
+
+#[test]
+fn other_nodes_connect_by_either_transport_to_one_address_or_to_several() {
+    let both = ["rdma://10.0.0.11:4430", "tcp://10.0.0.11:4430"];
+    let listening = |settings: Settings| {
+        let settings = Settings { peer_listen: settings.peer_listen, ..usable() };
+        let listeners = NodeConfig::new(&settings).unwrap().listeners;
+        let peers = listeners.iter().filter(|one| one.door == Door::Peers);
+        peers.map(|one| one.listen.to_string()).collect::<Vec<_>>()
+    };
+    let one = parse_file(&format!("peer_listen = {:?}", both[0])).unwrap();
+    assert_eq!(listening(one), both[..1]);
+    for settings in [
+        parse_file(&format!("peer_listen = {both:?}")).unwrap(),
+        parse_file(&format!("peer_listen = {:?}", both.join(","))).unwrap(),
+        flags(&["--peer-listen", both[0], "--peer-listen", both[1]]),
+    ] {
+        assert_eq!(listening(settings), both);
+    }
+    let error = parse_file("peer_listen = 5").unwrap_err().to_string();
+    assert!(error.contains("a text or a list of texts"), "{error}");
+}
+
+#[test]
+fn an_address_for_other_nodes_that_they_could_not_use_is_refused() {
+    for (text, part) in [
+        ("10.0.0.11:4430", "tcp://ADDR:PORT or rdma://ADDR:PORT"),
+        ("tcp://0.0.0.0:4430", "by which they reach this one"),
+        ("rdma://[::]:4430", "by which they reach this one"),
+        ("rdma://10.0.0.11", "by which they reach this one"),
+        ("rdma://10.0.0.11:0", "needs its port"),
+        ("udp://10.0.0.11:4430", "no transport `udp`"),
+        ("tcp://127.0.0.1:4420", "given twice"),
+    ] {
+        let settings = Settings { peer_listen: vec![text.to_owned()], ..usable() };
+        let error = NodeConfig::new(&settings).unwrap_err().to_string();
+        assert!(error.contains(part), "{text}: {error}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! The hosts' side of the daemon: listening on the portals, and letting hosts go in order.
+//! The outer side of the daemon: listening on the portals, and letting hosts go in order.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,11 +39,10 @@ impl Hosts {
         serving: &Serving,
     ) -> Result<(), PortError> {
         self.accepting_rdma = rdma.listen(ports.rdma, serving)?;
-        let doors = ports.tcp.into_iter().map(|port| (port, Door::Hosts));
-        for (reserved, door) in doors.chain(ports.peers.map(|port| (port, Door::Peers))) {
+        for (reserved, door) in ports.tcp {
             let portal = reserved.portal();
             self.listen_tcp(portal, serving, door)
-                .map_err(|error| PortError::listen(portal, error))?;
+                .map_err(|error| PortError::listen(portal, door, error))?;
         }
         Ok(())
     }
@@ -59,7 +58,7 @@ impl Hosts {
         listeners.set(portal, State::Listening);
         self.accepting.spawn(async move {
             if let Err(error) = served.await {
-                tracing::error!(%portal, %error, "no host can connect here any more");
+                tracing::error!(%portal, %error, "nobody can connect here any more");
                 listeners.set(portal, State::Unavailable(error.to_string()));
             }
         });

@@ -8,6 +8,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::config::NodeConfig;
+use crate::portal::Transport;
+use crate::queue::Door;
 
 /// What one reactor registers with one device beside its buffers, generously: the fabric's buffers for admin commands, the
 /// pages of zeroes, headers of capsules, and the queues that a driver keeps in user memory.
@@ -16,8 +18,8 @@ const RESERVE_BYTES: u64 = 32 << 20;
 /// The limit is too low for what may be registered.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "RDMA may have {} of memory locked (for each of {} reactors {} of buffers, once for the disks and, with {} more, once for each of {devices} RDMA devices), but the limit of this process is {}: set LimitMEMLOCK=infinity in its systemd unit or `ulimit -l unlimited` in its shell, or give it less --buffers",
-    human(*needed), plan.reactors, human(plan.buffer_bytes), human(RESERVE_BYTES), human(*limit)
+    "RDMA may have {} of memory locked (for each of {} reactors {} of buffers, once for the disks and, with {} more, {} for each of {devices} RDMA devices), but the limit of this process is {}: set LimitMEMLOCK=infinity in its systemd unit or `ulimit -l unlimited` in its shell, or give it less --buffers",
+    human(*needed), plan.reactors, human(plan.buffer_bytes), human(RESERVE_BYTES), plan.times(), human(*limit)
 )]
 pub struct LockedMemoryError {
     needed: u64,
@@ -32,11 +34,17 @@ pub(super) struct LockedMemory {
     reactors: usize,
     /// Buffers of each reactor.
     buffer_bytes: u64,
+    /// Other nodes are reached by RDMA, and let into the buffers by keys of their own, which hosts never have.
+    peers: bool,
 }
 
 impl LockedMemory {
     pub(super) fn of(config: &NodeConfig) -> LockedMemory {
-        LockedMemory { reactors: config.reactors, buffer_bytes: config.buffer_bytes as u64 }
+        LockedMemory {
+            reactors: config.reactors,
+            buffer_bytes: config.buffer_bytes as u64,
+            peers: config.listens_by(Transport::Rdma, Door::Peers),
+        }
     }
 
     /// Raises the limit as far as it is needed for this many devices, and allowed.
@@ -58,8 +66,13 @@ impl LockedMemory {
 
     /// The most that is registered at one time, with the disk rings and with all devices.
     fn needed_bytes(self, devices: usize) -> u64 {
-        let of_devices = (self.buffer_bytes + RESERVE_BYTES).saturating_mul(devices as u64);
+        let buffers = self.buffer_bytes.saturating_mul(1 + u64::from(self.peers));
+        let of_devices = (buffers + RESERVE_BYTES).saturating_mul(devices as u64);
         (of_devices + self.buffer_bytes).saturating_mul(self.reactors as u64)
+    }
+
+    fn times(self) -> &'static str {
+        if self.peers { "twice, as other nodes are reached by RDMA too," } else { "once" }
     }
 
     fn error(self, devices: usize, limit: u64) -> LockedMemoryError {
@@ -104,6 +117,8 @@ mod tests {
         assert_eq!(plan.needed_bytes(0), 256 << 20);
         assert_eq!(plan.needed_bytes(1), (2 * 256 + 4 * 32) << 20);
         assert_eq!(plan.needed_bytes(2), (3 * 256 + 8 * 32) << 20);
+        let with_peers = LockedMemory { peers: true, ..plan };
+        assert_eq!(with_peers.needed_bytes(2), (5 * 256 + 8 * 32) << 20);
     }
 
     #[test]

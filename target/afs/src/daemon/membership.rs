@@ -13,6 +13,7 @@ use crate::disks::DiskSet;
 use crate::listeners::Listeners;
 use crate::metrics::Source;
 use crate::metrics::export::Exposition;
+use crate::queue::Door;
 
 /// How soon others learn of a disk that failed or a listener that came. The conductor is told by reports, at once.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -74,7 +75,7 @@ fn record(identity: &Identity, listeners: &Listeners, disks: &DiskSet) -> NodeRe
     NodeRecord {
         name: identity.name.clone(),
         place: identity.place.clone(),
-        addresses: listeners.advertised().iter().map(ToString::to_string).collect(),
+        addresses: listeners.advertised(Door::Hosts).iter().map(ToString::to_string).collect(),
         internal: Vec::new(),
         http: Some(identity.http.clone()),
         capacity_bytes: reports.iter().filter(works).map(|disk| disk.total_bytes).sum(),

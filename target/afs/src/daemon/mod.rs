@@ -32,6 +32,7 @@ use crate::metrics::Metrics;
 use crate::metrics::reactors::ReactorFigures;
 use crate::node::{Node, NodeOptions};
 use crate::ports::{PortError, Ports};
+use crate::queue::Door;
 use crate::volumes::{Identity, Volumes};
 use hosts::Hosts;
 pub use locked_memory::LockedMemoryError;
@@ -103,8 +104,7 @@ impl RunningNode {
         conductor: &str,
     ) -> Result<RunningNode, DaemonError> {
         let mut listeners = config.listeners.clone();
-        let mut ports = Ports::take(&mut listeners)?;
-        let peers = ports.take_for_peers(config.peer_listen)?;
+        let ports = Ports::take(&mut listeners)?;
         let listeners = Listeners::new(listeners);
         let http_failed = |error| PortError::http(config.http, "--http", error);
         let http = HttpServer::bind(config.http).await.map_err(http_failed)?;
@@ -135,6 +135,7 @@ impl RunningNode {
         let cluster =
             cluster.map_err(|error| DaemonError::Reactors(std::io::Error::other(error)))?;
         metrics.add_source(cluster.clone());
+        rdma.lead_to_peers(&cluster);
         node.open_to_peers(&cluster)
             .map_err(|error| DaemonError::Reactors(std::io::Error::other(error)))?;
 
@@ -142,7 +143,6 @@ impl RunningNode {
             name: config.node.clone(),
             listeners: listeners.clone(),
             http: http_address,
-            peers: peers.into_iter().collect(),
             rack: config.rack.clone(),
         };
         let volumes =
@@ -210,13 +210,15 @@ impl RunningNode {
         applied.wait_for(Option::is_some).await.map_err(|_| DaemonError::AgentEnded)?;
         let serving = Serving {
             node: Arc::clone(&self.node),
+            cluster: Arc::clone(&self.cluster),
             reactors: (0..self.reactors.len()).map(|index| self.reactors.handle(index)).collect(),
             listeners: Arc::clone(&self.listeners),
         };
         let (ports, rdma) = (std::mem::take(&mut self.ports), std::mem::take(&mut self.rdma));
         self.hosts.listen(ports, rdma, &serving)?;
         self.pages.enter(Phase::Serving);
-        let portals: Vec<_> = self.listeners.advertised().iter().map(ToString::to_string).collect();
+        let portals = self.listeners.advertised(Door::Hosts);
+        let portals: Vec<_> = portals.iter().map(ToString::to_string).collect();
         tracing::info!(portals = portals.join(", "), "hosts may connect");
         Ok(())
     }
@@ -242,7 +244,8 @@ impl RunningNode {
     pub fn summary(&self) -> Summary {
         Summary {
             node: self.node.options.name.clone(),
-            portals: self.listeners.status(),
+            portals: self.listeners.status(Door::Hosts),
+            peers: self.listeners.status(Door::Peers),
             http: self.http.address,
             disks: self.disks.iter().map(|disk| disk.report()).collect(),
             volumes: self.volumes.ready(),

@@ -11,6 +11,7 @@ use crate::disks::DiskSet;
 use crate::http::Shown;
 use crate::listeners::{Listeners, PortalStatus};
 use crate::node::{Node, NodeStatus};
+use crate::queue::Door;
 
 /// What the node is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -42,6 +43,7 @@ struct Status<'a> {
     conductor: &'a str,
     revision: Option<u64>,
     portals: Vec<PortalStatus>,
+    peer_portals: Vec<PortalStatus>,
     disks: Vec<DiskReport>,
     #[serde(flatten)]
     node: NodeStatus,
@@ -95,7 +97,8 @@ impl Shown for StatusPages {
             phase: **self.phase.load(),
             conductor: &self.conductor,
             revision: self.applied.get().and_then(|applied| *applied.borrow()),
-            portals: self.listeners.status(),
+            portals: self.listeners.status(Door::Hosts),
+            peer_portals: self.listeners.status(Door::Peers),
             disks: disks
                 .map(|disks| disks.iter().map(|disk| disk.report()).collect())
                 .unwrap_or_default(),

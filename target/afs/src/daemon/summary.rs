@@ -15,6 +15,8 @@ pub struct Summary {
     pub node: String,
     /// Where hosts connect, and whether they can.
     pub portals: Vec<PortalStatus>,
+    /// Where other nodes connect, and whether they can.
+    pub peers: Vec<PortalStatus>,
     /// The node's HTTP server.
     pub http: SocketAddr,
     /// Its disks.
@@ -28,10 +30,12 @@ pub struct Summary {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "afs {} is up as node `{}`", env!("CARGO_PKG_VERSION"), self.node)?;
-        for PortalStatus { portal, state } in &self.portals {
-            match state.problem() {
-                None => line(f, "hosts", format_args!("{portal}"))?,
-                Some(problem) => line(f, "hosts", format_args!("{portal} NOT YET: {problem}"))?,
+        for (who, portals) in [("hosts", &self.portals), ("peers", &self.peers)] {
+            for PortalStatus { portal, state } in portals {
+                match state.problem() {
+                    None => line(f, who, format_args!("{portal}"))?,
+                    Some(problem) => line(f, who, format_args!("{portal} NOT YET: {problem}"))?,
+                }
             }
         }
         if let Some(api) = self.api {
@@ -107,6 +111,7 @@ mod tests {
                 portal(Transport::Tcp, State::Listening),
                 portal(Transport::Rdma, State::Unavailable("no such library".to_owned())),
             ],
+            peers: vec![portal(Transport::Rdma, State::Waiting("no device".to_owned()))],
             http: "127.0.0.1:49181".parse().unwrap(),
             disks: vec![disk(DiskState::Online, None), disk(DiskState::Failed, Some("cut short"))],
             volumes,
@@ -119,7 +124,8 @@ mod tests {
         let text = summary(Some("127.0.0.1:49180"), 0).to_string();
         for part in [
             "tcp://192.0.2.1:4420\n",
-            "rdma://192.0.2.1:4420 NOT YET: no such library\n",
+            "hosts    rdma://192.0.2.1:4420 NOT YET: no such library\n",
+            "peers    rdma://192.0.2.1:4420 NOT YET: no device\n",
             "http://127.0.0.1:49181/metrics",
             "5G of 10G free",
             "FAILED: cut short",

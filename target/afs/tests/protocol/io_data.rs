@@ -52,13 +52,12 @@ where
 }
 
 /// A node of which only the disk matters.
-fn config(folder: &Path) -> NodeConfig {
+pub fn config(folder: &Path) -> NodeConfig {
     NodeConfig {
         node: "n1".to_owned(),
         data: folder.join("data"),
         disks: vec![DiskSpec::File { path: folder.join("disk"), bytes: Some(64 << 20) }],
         listeners: Vec::new(),
-        peer_listen: None,
         rack: None,
         http: "127.0.0.1:0".parse().unwrap(),
         reactors: 2,

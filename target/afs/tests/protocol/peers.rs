@@ -1,12 +1,24 @@
 //! The peers' subsystem: who may use it, and what it answers to calls that make no sense.
 
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use afs::cluster::link::{PeerLink, Peers};
 use afs::cluster::wire::{
     ATTACH, CALL, CALL_IN, CALL_OUT, PEERS_NQN, Service, ServiceName, UNKNOWN_SERVICE, command,
     status,
 };
+use afs::cluster::{Cluster, control};
+use afs::portal::{Portal, Transport};
+use afs_decisions::NodeId;
+use afs_env::{Link, LinkError};
 use afs_fabric::{ControllerOptions, HostController, HostError, HostQueue};
 use afs_nvme::{HostId, Status};
 use afs_reactor::Local;
+use tokio::net::{TcpListener, TcpStream};
 use uuid::Uuid;
 use zerocopy::IntoBytes;
 
@@ -93,5 +105,62 @@ fn calls_that_make_no_sense_are_answered_and_the_queue_goes_on() {
         assert!(!written.status.is_success());
         header[0] = 5;
         ask(&queue, command(CALL, service, &header), Data::None).await.good();
+    });
+}
+
+/// Asks the other node for nothing but its tick.
+async fn tick(link: &PeerLink) -> Result<(), LinkError> {
+    let mut header = [0; 40];
+    (header[0], header[1]) = (5, 1);
+    link.call(header, None, 0).await.map(drop)
+}
+
+/// Another way to the same node; counts who comes by it.
+fn other_way(local: &Local, at: TcpListener, to: SocketAddr) -> Rc<Cell<usize>> {
+    let came = Rc::new(Cell::new(0));
+    let count = Rc::clone(&came);
+    let own = local.clone();
+    local.spawn_local(async move {
+        while let Ok((mut from, _)) = at.accept().await {
+            count.set(count.get() + 1);
+            let mut on = TcpStream::connect(to).await.unwrap();
+            own.spawn_local(async move {
+                let _ = tokio::io::copy_bidirectional(&mut from, &mut on).await;
+            });
+        }
+    });
+    came
+}
+
+#[test]
+fn a_better_way_takes_over_without_a_lost_call_or_an_alarm() {
+    Rig::for_peers(&state()).host(|local, world| async move {
+        let reserved = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let better = reserved.local_addr().unwrap();
+        drop(reserved);
+        let params = afs_volume::Params::default();
+        let cluster =
+            Cluster::new(Vec::new(), control::channel().0, params, Arc::default()).unwrap();
+        let ways =
+            [better, world.address].map(|address| Portal { transport: Transport::Tcp, address });
+        cluster.meet(CLUSTER, NodeId(2), BTreeMap::from([(NodeId(1), ways.to_vec())]));
+        let peers = Peers::new(&cluster, &local);
+        let link = peers.link(NodeId(1), Service::Volume(volume(1)));
+        while tick(&link).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+        let came = other_way(&local, TcpListener::bind(better).await.unwrap(), world.address);
+        let there = world.node.peers().unwrap();
+        // Both connections are there for a moment, then the first one is gone.
+        while came.get() < 2 || there.subsystem.controllers().len() > 1 {
+            tick(&link).await.expect("no call is lost");
+            tokio::task::yield_now().await;
+        }
+        for _ in 0..100 {
+            tick(&link).await.expect("no call is lost");
+        }
+        assert_eq!(came.get(), 2, "an admin queue and one for calls");
+        assert_eq!(there.cluster.unreachable(), [], "nobody is taken for lost");
+        peers.close();
     });
 }
