@@ -13,6 +13,7 @@ mod io_checks;
 mod io_data;
 mod keep_alive;
 mod logs;
+mod lone;
 mod peers;
 mod properties;
 mod rig;
