@@ -2,27 +2,18 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::daemon::{Daemon, Footprint, resident_bytes};
-use crate::guest::{Guest, Running, Shell};
+use crate::guest::{Guest, Program, Shell};
 use crate::http::Metrics;
 use crate::nvme::Target;
-use crate::process::wait_until;
 
 /// The port of the conductor's API in the guest.
 pub const API_PORT: u16 = 49180;
 /// The port of the node's own HTTP face in the guest.
 pub const HTTP_PORT: u16 = 49181;
-
-const READY_DEADLINE: Duration = Duration::from_secs(120);
-const KILL_DEADLINE: Duration = Duration::from_secs(60);
-
-/// Asks both HTTP faces from within, by bash alone.
-const HEALTHY: &str = "for port in 49180 49181; do exec 3<>/dev/tcp/127.0.0.1/$port && \
-     printf 'GET /healthz HTTP/1.0\\r\\n\\r\\n' >&3 && head -1 <&3 | grep -q ' 200 ' || exit 1; exec 3>&-; done";
 
 const SCRAPE: &str =
     "exec 3<>/dev/tcp/127.0.0.1/49181; printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3";
@@ -32,12 +23,10 @@ const SCRAPE: &str =
 pub struct GuestNode {
     shell: Shell,
     conductor: PathBuf,
-    command: String,
     listen: Vec<Target>,
     /// Both HTTP faces from outside, in a guest that forwards their ports.
     faces: Option<[SocketAddr; 2]>,
-    process: Option<Running>,
-    past_log: String,
+    program: Program,
 }
 
 impl GuestNode {
@@ -64,20 +53,17 @@ impl GuestNode {
         let listeners: String =
             listen.iter().map(|target| format!(" --listen {}", target.url())).collect();
         let afs = programs.join("afs");
-        // The process keeps the id that the shell tells in its first line.
         let command = format!(
-            "echo $$; {launch} {} standalone{listeners} --api 0.0.0.0:{API_PORT} --http 0.0.0.0:{HTTP_PORT} {arguments} 2>&1",
+            "{launch} {} standalone{listeners} --api 0.0.0.0:{API_PORT} --http 0.0.0.0:{HTTP_PORT} {arguments}",
             afs.display()
         );
         let faces = [guest.forwarded(API_PORT), guest.forwarded(HTTP_PORT)];
         let mut node = Self {
+            program: Program::new(guest, "the node", &command, &[API_PORT, HTTP_PORT]),
             shell: Shell::clone(guest),
             conductor: programs.join("conductor"),
-            command,
             listen: listen.to_vec(),
             faces: if let [Ok(api), Ok(http)] = faces { Some([api, http]) } else { None },
-            process: None,
-            past_log: String::new(),
         };
         node.restart()?;
         Ok(node)
@@ -105,14 +91,7 @@ impl GuestNode {
 
     /// The command that started it, for a person.
     pub fn command_line(&self) -> &str {
-        let command = self.command.split_once("exec ").map_or("", |(_, command)| command);
-        command.trim_end_matches(" 2>&1")
-    }
-
-    fn pid(&self) -> Result<u32> {
-        let process = self.process.as_ref().context("the node is not running")?;
-        let first = process.first_line().context("the node has not told its process id")?;
-        first.parse().with_context(|| format!("process id `{first}`"))
+        self.program.command_line()
     }
 
     fn face(&self, index: usize) -> Result<SocketAddr> {
@@ -138,41 +117,19 @@ impl Daemon for GuestNode {
     }
 
     fn kill(&mut self) -> Result<()> {
-        let mut process = self.process.take().context("the node is not running")?;
-        process.kill()?;
-        let ended = wait_until("the killed node to end", KILL_DEADLINE, || {
-            if !self.shell.is_alive() {
-                bail!("the guest is gone");
-            }
-            Ok(process.ended())
-        });
-        self.past_log += &process.stdout();
-        ended.map(drop)
+        self.program.kill()
     }
 
     fn restart(&mut self) -> Result<()> {
-        if self.process.is_some() {
-            bail!("the node is still running");
-        }
-        let mut process = self.shell.spawn(&self.command)?;
-        wait_until("the node in the guest to be ready", READY_DEADLINE, || {
-            if let Some(code) = process.ended() {
-                bail!("it ended with {code}: {}", process.stdout());
-            }
-            Ok((self.shell.run(HEALTHY)?.code == 0).then_some(()))
-        })
-        .with_context(|| format!("start in the guest: {}", self.command_line()))?;
-        self.process = Some(process);
-        Ok(())
+        self.program.start()
     }
 
     fn ended(&mut self) -> Result<Option<String>> {
-        let code = self.process.as_mut().and_then(Running::ended);
-        Ok(code.map(|code| format!("exit code {code}")))
+        Ok(self.program.ended().map(|code| format!("exit code {code}")))
     }
 
     fn footprint(&self) -> Result<Footprint> {
-        let pid = self.pid()?;
+        let pid = self.program.pid()?;
         let database = crate::daemon::DATABASE;
         let count = format!("ls -l /proc/{pid}/fd | grep -- '->' | grep -vc {database}");
         let descriptors = self.shell.ok(&count)?;
@@ -184,16 +141,6 @@ impl Daemon for GuestNode {
     }
 
     fn log(&mut self) -> String {
-        let now = self.process.as_mut().map(Running::stdout).unwrap_or_default();
-        format!("{}{now}", self.past_log)
-    }
-}
-
-impl Drop for GuestNode {
-    /// Waits for the end, so that the next node finds its ports free.
-    fn drop(&mut self) {
-        if self.process.is_some() && self.shell.is_alive() {
-            let _ = self.kill();
-        }
+        self.program.log()
     }
 }

@@ -19,6 +19,7 @@ mod kernel_log;
 mod kernel_target;
 mod lan;
 mod link;
+mod program;
 mod qemu;
 mod shell;
 
@@ -38,6 +39,7 @@ pub use kernel_log::complaints;
 pub use kernel_target::KernelTarget;
 pub use lan::Lan;
 pub use link::{Output, Running};
+pub use program::Program;
 pub use qemu::{GuestOptions, Network};
 pub use shell::Shell;
 

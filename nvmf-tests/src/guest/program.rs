@@ -1,0 +1,137 @@
+//! A program in a guest that is started, killed, frozen and started again.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::{Running, Shell};
+use crate::process::wait_until;
+
+const READY_DEADLINE: Duration = Duration::from_secs(120);
+const KILL_DEADLINE: Duration = Duration::from_secs(60);
+
+/// See the module. Dropping it kills the process.
+#[derive(Debug)]
+pub struct Program {
+    shell: Shell,
+    name: String,
+    command: String,
+    /// Where it answers `/healthz`.
+    faces: Vec<u16>,
+    process: Option<Running>,
+    past_log: String,
+}
+
+impl Program {
+    /// One that is not started yet. The words of `command` end in the same process becoming the program (`exec …`). It is well
+    /// when `/healthz` says so on all these ports of the guest's loopback.
+    pub fn new(shell: &Shell, name: &str, command: &str, faces: &[u16]) -> Self {
+        Self {
+            shell: shell.clone(),
+            name: name.to_owned(),
+            // The process keeps the id that the shell tells in its first line.
+            command: format!("echo $$; {command} 2>&1"),
+            faces: faces.to_vec(),
+            process: None,
+            past_log: String::new(),
+        }
+    }
+
+    /// What a person calls it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The command that starts it, for a person.
+    pub fn command_line(&self) -> &str {
+        let command = self.command.split_once("exec ").map_or("", |(_, command)| command);
+        command.trim_end_matches(" 2>&1")
+    }
+
+    /// Starts it and waits until it is well.
+    pub fn start(&mut self) -> Result<()> {
+        if self.process.is_some() {
+            bail!("{} is still running", self.name);
+        }
+        let mut process = self.shell.spawn(&self.command)?;
+        let healthy = healthy(&self.faces);
+        wait_until("a program in the guest to be ready", READY_DEADLINE, || {
+            if let Some(code) = process.ended() {
+                bail!("it ended with {code}: {}", process.stdout());
+            }
+            Ok((self.shell.run(&healthy)?.code == 0).then_some(()))
+        })
+        .with_context(|| format!("start in the guest: {}", self.command_line()))?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// `kill -9`, and the end of the process.
+    pub fn kill(&mut self) -> Result<()> {
+        let not_running = || format!("{} is not running", self.name);
+        let mut process = self.process.take().with_context(not_running)?;
+        process.kill()?;
+        let ended = wait_until("the killed program to end", KILL_DEADLINE, || {
+            if !self.shell.is_alive() {
+                bail!("the guest is gone");
+            }
+            Ok(process.ended())
+        });
+        self.past_log += &process.stdout();
+        ended.map(drop)
+    }
+
+    /// SIGSTOP.
+    pub fn freeze(&self) -> Result<()> {
+        self.shell.ok(&format!("kill -STOP {}", self.pid()?)).map(drop)
+    }
+
+    /// SIGCONT.
+    pub fn go_on(&self) -> Result<()> {
+        self.shell.ok(&format!("kill -CONT {}", self.pid()?)).map(drop)
+    }
+
+    /// Its process id in the guest.
+    pub fn pid(&self) -> Result<u32> {
+        let process =
+            self.process.as_ref().with_context(|| format!("{} is not running", self.name))?;
+        let first =
+            process.first_line().with_context(|| format!("{} told no process id", self.name))?;
+        first.parse().with_context(|| format!("process id `{first}`"))
+    }
+
+    /// The exit code, when it ended by itself.
+    pub fn ended(&mut self) -> Option<i32> {
+        self.process.as_mut().and_then(Running::ended)
+    }
+
+    /// All that it has printed, in all its lives.
+    pub fn log(&mut self) -> String {
+        let now = self.log_of_this_life();
+        format!("{}{now}", self.past_log)
+    }
+
+    /// What it has printed since it was last started; nothing while it does not run.
+    pub fn log_of_this_life(&mut self) -> String {
+        self.process.as_mut().map(Running::stdout).unwrap_or_default()
+    }
+}
+
+/// Asks from within, by bash alone.
+fn healthy(faces: &[u16]) -> String {
+    let ports: Vec<String> = faces.iter().map(u16::to_string).collect();
+    format!(
+        "for port in {}; do exec 3<>/dev/tcp/127.0.0.1/$port && \
+         printf 'GET /healthz HTTP/1.0\\r\\n\\r\\n' >&3 && head -1 <&3 | grep -q ' 200 ' || exit 1; exec 3>&-; done",
+        ports.join(" ")
+    )
+}
+
+impl Drop for Program {
+    /// Waits for the end, so that the next one finds its ports free.
+    fn drop(&mut self) {
+        if self.process.is_some() && self.shell.is_alive() {
+            let _ = self.kill();
+        }
+    }
+}
