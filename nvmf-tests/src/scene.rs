@@ -35,7 +35,7 @@ use crate::process::tail;
 pub const UNDER_LAB: &str = "AFS_LAB";
 
 /// Where nodes in the guest keep their files: a file system that can `O_DIRECT`, on the guest's scratch disk.
-const NODE_FOLDER: &str = "/srv/node";
+pub const NODE_FOLDER: &str = "/srv/node";
 
 /// Whether a test may run; says by name why not. Under the lab an obstacle is a failure.
 pub fn may_run(test: &str, kernels: &[Kernel]) -> bool {

@@ -41,6 +41,13 @@ pub fn address_v6(device: u32) -> String {
     format!("fd77:{device}::1")
 }
 
+/// Gives the interface of a device one more address, and returns it.
+pub fn add_address(shell: &Shell, device: u32, number: u8) -> Result<String> {
+    let address = format!("10.77.{device}.{number}");
+    shell.ok(&format!("ip address replace {address}/24 dev soft{device}"))?;
+    Ok(address)
+}
+
 /// Takes the IPv4 address of a device from the interface of another, if that has it, and gives it to a third.
 pub fn move_address(shell: &Shell, device: u32, from: Option<u32>, to: Option<u32>) -> Result<()> {
     let step = |verb: &str, interface: Option<u32>| {
