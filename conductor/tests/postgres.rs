@@ -16,8 +16,8 @@ async fn conductor_goes_on_by_itself_when_its_database_is_back() {
     if !may_run("conductor_goes_on_by_itself") {
         return;
     }
-    let mut server = Server::start();
-    let home = Home::at(&server.database().await);
+    let mut server = Server::start().unwrap();
+    let home = Home::at(&postgres::database_on(&server));
     // Longer than the database is away, so that only reports count.
     let cluster =
         Cluster::on_with(home, |config| config.node_timeout = Duration::from_secs(60)).await;
@@ -27,7 +27,7 @@ async fn conductor_goes_on_by_itself_when_its_database_is_back() {
     };
     assert_eq!(create("before").await.0, 200);
 
-    server.stop();
+    server.stop().unwrap();
     // The report of a node may be refused like any other decision.
     node.knobs.lock().silent = true;
     let (status, refused) = create("during").await;
@@ -35,7 +35,7 @@ async fn conductor_goes_on_by_itself_when_its_database_is_back() {
     assert!(refused["hint"].as_str().unwrap().contains("nothing was decided"), "{refused}");
     assert_eq!(cluster.get("/healthz").await.0, 503);
 
-    server.go_on();
+    server.go_on().unwrap();
     eventually("the database is found again", async || cluster.get("/healthz").await.0 == 200)
         .await;
     node.knobs.lock().silent = false;
@@ -51,14 +51,14 @@ async fn conductor_that_starts_before_its_database_waits_for_it() {
     if !may_run("conductor_that_starts_before_its_database") {
         return;
     }
-    let mut server = Server::start();
-    let home = Home::at(&server.database().await);
-    server.stop();
+    let mut server = Server::start().unwrap();
+    let home = Home::at(&postgres::database_on(&server));
+    server.stop().unwrap();
     let start = Conductor::start(config(&home));
     tokio::pin!(start);
     let soon = tokio::time::timeout(Duration::from_millis(300), &mut start).await;
     assert!(soon.is_err(), "it waits");
-    server.go_on();
+    server.go_on().unwrap();
     let running = in_time("it starts with its database", start).await.unwrap();
     running.stop().await;
 }
@@ -69,8 +69,8 @@ async fn database_that_cannot_be_used_is_a_clear_error() {
         return;
     }
     let server = shared();
-    let name = server.new_database().await;
-    let mut connection = server.connect("postgres").await;
+    let name = server.new_database().unwrap();
+    let mut connection = postgres::connect(server, "postgres").await;
     for statement in [
         format!("CREATE ROLE {GUARDED} LOGIN PASSWORD 'right'"),
         "CREATE ROLE stranger LOGIN".to_owned(),
@@ -97,7 +97,7 @@ async fn conductor_that_was_taken_over_from_serves_no_more_and_says_so() {
     if !may_run("conductor_that_was_taken_over_from") {
         return;
     }
-    let old = Cluster::on(Home::at(&postgres::database().await)).await;
+    let old = Cluster::on(Home::at(&postgres::database())).await;
     let node = old.node("n1").await;
     drop(node);
     let new = Conductor::start(config(&old.home)).await.unwrap();

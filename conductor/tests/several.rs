@@ -229,7 +229,7 @@ async fn an_address_that_nobody_else_could_use_is_not_advertised() {
 #[tokio::test]
 async fn of_two_that_think_that_they_are_active_the_older_one_is_refused() {
     let name = "of_two_that_think_that_they_are_active_the_older_one_is_refused";
-    let Some(home) = Home::postgres(name).await else { return };
+    let Some(home) = Home::postgres(name) else { return };
     let older = Cluster::on(home).await;
     let body = |name: &str| serde_json::json!({"nqn": format!("nqn.2026-11.com.example:{name}")});
     assert_eq!(older.post("/api/v1/subsystems", body("a")).await.0, 200);
@@ -262,7 +262,7 @@ async fn a_frozen_conductor_is_replaced_and_decides_nothing_when_it_goes_on() {
     if !postgres::may_run(name) {
         return;
     }
-    let database = postgres::database().await;
+    let database = postgres::database();
     let old = Member::on_postgres(server, "frozen", &database);
     old.until("ok").await;
     let new = Member::on_postgres(server, "frozen", &database);
@@ -302,7 +302,7 @@ async fn a_frozen_conductor_is_replaced_and_decides_nothing_when_it_goes_on() {
 async fn a_conductor_whose_token_was_taken_ends_its_term_and_waits_for_its_next_turn() {
     let name = "a_conductor_whose_token_was_taken_ends_its_term_and_waits_for_its_next_turn";
     let Some(server) = shared_server_for(name) else { return };
-    let Some(home) = Home::postgres(name).await else { return };
+    let Some(home) = Home::postgres(name) else { return };
     let cluster = Cluster::on_with(home, |config| {
         let zookeeper = ZooKeeperConfig::new(&server.address(), "fenced").unwrap();
         config.zookeeper = Some(zookeeper.with_session_timeout(SESSION).unwrap());

@@ -24,6 +24,7 @@ pub mod ledger;
 pub mod node;
 pub mod nvme;
 pub mod paths;
+pub mod postgres;
 pub mod prepare;
 pub mod process;
 pub mod scene;

@@ -43,7 +43,7 @@ struct Proxy {
 impl Proxy {
     async fn start(server: &server::Server) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let database = server.new_database().await;
+        let database = server.new_database().unwrap();
         let url = format!("postgres://afs@{}/{database}", listener.local_addr().unwrap());
         let mode = Arc::new(Mutex::new(Mode::Pass));
         let (socket, shared) = (server.socket(), mode.clone());
@@ -189,7 +189,7 @@ async fn of_two_conductors_the_newer_decides_and_no_revision_is_given_twice() {
     if !server::may_run("of_two_conductors") {
         return;
     }
-    let place: Place = server::database().await.parse::<PostgresUrl>().unwrap().into();
+    let place: Place = server::database().parse::<PostgresUrl>().unwrap().into();
     let old = Arc::new(MetaDb::open(&place).await.unwrap());
     old.register(&report("n1", DISK), |_| false).await.unwrap();
     let before = *old.revision().borrow();
@@ -231,7 +231,7 @@ async fn conductor_that_freezes_in_a_decision_loses_it_and_lets_the_next_one_in(
     if !server::may_run("conductor_that_freezes") {
         return;
     }
-    let place: Place = server::database().await.parse::<PostgresUrl>().unwrap().into();
+    let place: Place = server::database().parse::<PostgresUrl>().unwrap().into();
     let frozen = MetaDb::open(&place).await.unwrap();
     let mut decision = frozen.begin().await.unwrap();
     decision.changed("late", "x", String::new());

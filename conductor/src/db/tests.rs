@@ -58,11 +58,11 @@ impl Home {
         Self { place: folder.path().into(), _folder: Some(folder) }
     }
 
-    pub(super) async fn postgres(test: &str) -> Option<Self> {
+    pub(super) fn postgres(test: &str) -> Option<Self> {
         if !server::may_run(test) {
             return None;
         }
-        let url: PostgresUrl = server::database().await.parse().unwrap();
+        let url: PostgresUrl = server::database().parse().unwrap();
         Some(Self { place: url.into(), _folder: None })
     }
 }
@@ -347,7 +347,7 @@ proptest! {
         ops in proptest::collection::vec(op(), 1..60)
     ) {
         runtime().block_on(async {
-            if let Some(home) = Home::postgres("metadb_decides_like_a_plain_model").await {
+            if let Some(home) = Home::postgres("metadb_decides_like_a_plain_model") {
                 decide_like_a_plain_model(home, ops).await;
             }
         });

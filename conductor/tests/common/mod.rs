@@ -31,11 +31,11 @@ impl Home {
         Self { place: folder.path().into(), _folder: Some(folder) }
     }
 
-    pub async fn postgres(test: &str) -> Option<Self> {
+    pub fn postgres(test: &str) -> Option<Self> {
         if !postgres::may_run(test) {
             return None;
         }
-        Some(Self::at(&postgres::database().await))
+        Some(Self::at(&postgres::database()))
     }
 
     pub fn at(url: &str) -> Self {
@@ -51,7 +51,7 @@ impl Home {
     pub async fn another(&self) -> Self {
         match self.place {
             Place::Folder(_) => Self::sqlite(),
-            Place::Postgres(_) => Self::at(&postgres::database().await),
+            Place::Postgres(_) => Self::at(&postgres::database()),
         }
     }
 }
