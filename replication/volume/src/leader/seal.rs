@@ -23,8 +23,10 @@ use crate::message::{
 use crate::mutant::{Mutant, planted};
 use crate::params::nanos;
 
-/// Between two attempts to reach replicas that did not promise.
+/// Between two attempts to reach replicas that did not promise, at most.
 const AGAIN: Duration = Duration::from_millis(50);
+/// The first pause while another leader holds a lease. Its end is known, but in a planned move it is given back long before.
+const LEASE_HELD: Duration = Duration::from_millis(2);
 
 /// How sealing ended.
 pub(super) enum Sealed {
@@ -42,6 +44,7 @@ impl<H: Host> Leader<H> {
     pub(super) async fn seal(&self, view: &Arc<View>) -> Sealed {
         let started = self.now();
         let mut reports = Reports::new();
+        let mut held = LEASE_HELD;
         self.seal_learners(view).await;
         loop {
             let mut wait = AGAIN;
@@ -53,7 +56,8 @@ impl<H: Host> Leader<H> {
                     }
                     Err(CallError::Refused(Outcome::Stale, _)) => return Sealed::LookAgain,
                     Err(CallError::Refused(Outcome::LeaseHeld, left)) => {
-                        wait = wait.max(Duration::from_millis(left.into()));
+                        let left = Duration::from_millis(left.into()).max(LEASE_HELD);
+                        wait = wait.min(held).min(left);
                     }
                     Err(_) => missing = missing.or(Some((shard, member.replica))),
                 }
@@ -82,6 +86,7 @@ impl<H: Host> Leader<H> {
             if self.must_look() {
                 return Sealed::LookAgain;
             }
+            held = (held * 2).min(AGAIN);
             let trouble = self.shared().trouble.notified();
             if self.either(trouble, self.pause(wait)).await.is_some() && self.must_look() {
                 return Sealed::LookAgain;
