@@ -126,6 +126,27 @@ async fn node_that_goes_down_loses_its_volumes_to_another(home: Home) {
     assert!(events.contains("leader_elected"), "{events}");
 }
 
+async fn leader_that_hears_nobody_is_not_believed_and_another_one_leads(home: Home) {
+    let (cluster, fakes) = cluster(home, 3).await;
+    let made = make(&cluster, json!({"name": "v", "size_bytes": 4096, "replicas": 3})).await;
+    let name = made.leader.clone().unwrap();
+    let leader = number(&fakes, &name);
+    let config = claim(&cluster, &made, leader).await;
+    let others: Vec<_> =
+        config.members().map(|(_, it)| *it).filter(|it| it.node != leader).collect();
+    // Were it believed about the first, the two that are left could serve nobody.
+    let accuse = json!({"node": leader, "process": 7, "epoch": 2, "shard": 0,
+        "replica": others[0].replica, "unreachable": true,
+        "unheard": [others[0].node, others[1].node]});
+    let answer = ask(&cluster, &made, "accuse", accuse).await;
+    assert!(answer.denied.is_some(), "{:?}", answer.config);
+    eventually("another node leads", async || {
+        volume(&cluster).await.leader.as_ref() != Some(&name)
+    })
+    .await;
+    assert!(volume(&cluster).await.replicas.iter().all(|replica| replica.in_sync));
+}
+
 async fn drained_node_hands_over_its_volume_and_its_replica(home: Home) {
     let (cluster, fakes) = cluster(home, 4).await;
     let made = make(&cluster, json!({"name": "v", "size_bytes": 4096, "replicas": 3})).await;
@@ -226,6 +247,7 @@ postgres::on_both!(
     replicated_volume_is_made_claimed_degraded_and_whole_again,
     node_that_goes_down_loses_its_volumes_to_another,
     drained_node_hands_over_its_volume_and_its_replica,
+    leader_that_hears_nobody_is_not_believed_and_another_one_leads,
     replication_that_cannot_be_is_refused,
     cli_shows_where_the_data_is_and_whether_it_is_safe,
 );

@@ -52,6 +52,10 @@ pub struct AccuseRequest {
     pub replica: Uuid,
     /// Whether its node could not be reached. Else the node answered, and the replica fails.
     pub unreachable: bool,
+    /// All nodes that do not answer it just now. Who hears nobody is cut off itself.
+    #[schema(value_type = Vec<u32>)]
+    #[serde(default)]
+    pub unheard: Vec<NodeId>,
 }
 
 /// A leader says that a replica has everything.

@@ -1,6 +1,6 @@
 //! What a leader asks the conductor.
 
-use afs_decisions::VolumeConfig;
+use afs_decisions::{NodeId, VolumeConfig};
 use uuid::Uuid;
 
 /// Who asks: only the process that the epoch was given to is heard.
@@ -36,12 +36,14 @@ pub trait Control: Clone + 'static {
     /// A new epoch and reign with the same replicas.
     fn renew(&self, asker: Asker) -> impl Future<Output = Result<VolumeConfig, ControlError>>;
 
-    /// A replica failed or is late: take it out of the in-sync set.
+    /// A replica failed or is late: take it out of the in-sync set. `unheard` are the nodes that do not answer just now: who hears
+    /// nobody is cut off itself, and must not be believed about the first of them (DESIGN 5 rule 2).
     fn accuse(
         &self,
         asker: Asker,
         shard: usize,
         replica: Uuid,
+        unheard: Vec<NodeId>,
     ) -> impl Future<Output = Result<VolumeConfig, ControlError>>;
 
     /// A replica has everything: take it into the in-sync set.

@@ -12,6 +12,9 @@ use crate::server::answer::Answer;
 use crate::server::extract::{Body, Path};
 use crate::server::front::Active;
 
+/// More nodes than one cluster has.
+const UNHEARD_MAX: usize = 1024;
+
 /// Claim a volume
 ///
 /// Every start of a leader takes a new epoch; the same process asking again gets none.
@@ -53,7 +56,10 @@ pub(super) async fn accuse(
     Path(volume): Path<Uuid>,
     Body(request): Body<AccuseRequest>,
 ) -> Answer<DecisionAnswer> {
-    let AccuseRequest { node, process, epoch, shard, replica, unreachable } = request;
+    let AccuseRequest { node, process, epoch, shard, replica, unreachable, unheard } = request;
+    for peer in unheard.into_iter().take(UNHEARD_MAX).filter(|peer| *peer != node) {
+        shared.live.accuse(node, peer);
+    }
     if unreachable && let Some(accused) = shared.db.node_of_replica(replica).await? {
         shared.live.accuse(node, accused);
     }

@@ -29,7 +29,7 @@ pub(super) enum Request {
     /// A new epoch with the same replicas.
     Renew { volume: Uuid, asker: Asker },
     /// Take a replica out of the in-sync set.
-    Accuse { volume: Uuid, asker: Asker, shard: u32, replica: Uuid },
+    Accuse { volume: Uuid, asker: Asker, shard: u32, replica: Uuid, unheard: Vec<NodeId> },
     /// Take one in.
     Admit { volume: Uuid, asker: Asker, shard: u32, replica: Uuid },
 }
@@ -280,7 +280,8 @@ impl Conductor {
                 (claimed, Step::Other)
             }
             Request::Renew { asker, .. } => (renew(config, asker).map(Some), Step::Other),
-            Request::Accuse { asker, shard, replica, .. } => {
+            Request::Accuse { asker, shard, replica, ref unheard, .. } => {
+                unheard.iter().for_each(|node| view.add_unreachable(asker.node, *node));
                 let accused = config.members().find(|(_, member)| member.replica == replica);
                 if let Some((_, member)) = accused {
                     view.add_unreachable(asker.node, member.node);

@@ -500,9 +500,11 @@ impl Control for SimHost {
         asker: Asker,
         shard: usize,
         replica: Uuid,
+        unheard: Vec<NodeId>,
     ) -> Result<VolumeConfig, ControlError> {
         let (volume, shard) = (asker.volume, u32::try_from(shard).unwrap_or(u32::MAX));
-        self.request(Request::Accuse { volume, asker: self.asker(asker), shard, replica }).await
+        let asker = self.asker(asker);
+        self.request(Request::Accuse { volume, asker, shard, replica, unheard }).await
     }
 
     async fn admit(

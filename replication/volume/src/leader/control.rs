@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use afs_decisions::VolumeConfig;
+use afs_decisions::{NodeId, VolumeConfig};
 use futures_util::StreamExt;
 use futures_util::future::{Either, join_all, join5, select};
 use futures_util::stream::FuturesUnordered;
@@ -54,8 +54,8 @@ impl<H: Host> Leader<H> {
                 self.shared().show(Phase::Serving, config);
             }
             Sealed::LookAgain => {}
-            Sealed::Missing(shard, replica) => {
-                return self.drop_or_renew(&view, shard, replica).await;
+            Sealed::Missing(shard, replica, unheard) => {
+                return self.drop_or_renew(&view, shard, replica, unheard).await;
             }
         }
         loop {
@@ -95,7 +95,7 @@ impl<H: Host> Leader<H> {
         let Some((shard, member)) = failed else { return Reaction::Nothing };
         self.stop_serving(view);
         let next = if member.mode() == Mode::InSync {
-            self.drop_or_renew(view, shard, member.replica).await
+            self.drop_or_renew(view, shard, member.replica, self.unheard(view)).await
         } else {
             let next = self.renew(view).await;
             // Whether it was admitted is known now; in an epoch in which it is not, nobody waits for it.
@@ -144,8 +144,9 @@ impl<H: Host> Leader<H> {
         view: &View,
         shard: usize,
         replica: Uuid,
+        unheard: Vec<NodeId>,
     ) -> Option<VolumeConfig> {
-        match self.host().control().accuse(self.asker(view), shard, replica).await {
+        match self.host().control().accuse(self.asker(view), shard, replica, unheard).await {
             Ok(config) => {
                 tracing::warn!(volume = %self.shared().volume, %replica, epoch = config.epoch,
                     "a replica was dropped from the in-sync set");
@@ -155,6 +156,23 @@ impl<H: Host> Leader<H> {
             Err(ControlError::Denied(_)) => self.renew(view).await,
             Err(ControlError::Unknown) => self.claim().await,
         }
+    }
+
+    /// Nodes that get heartbeats and did not answer lately. When this one is cut off from all, their silence begins at one moment,
+    /// but the first of them may be accused a little before the others are noticed.
+    fn unheard(&self, view: &View) -> Vec<NodeId> {
+        let now = self.now();
+        let patience = nanos(self.shared().params.answer / 2);
+        let members = view.shards.iter().flatten();
+        let silent = members.filter(|member| {
+            let heard = member.heard.load(Ordering::Acquire);
+            member.mode() != Mode::Away && now.saturating_sub(heard) > patience
+        });
+        let mut nodes: Vec<NodeId> = silent.map(|member| member.node).collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        nodes.retain(|node| *node != self.shared().node);
+        nodes
     }
 
     /// Finishes what was begun and gives the leases back.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use afs_decisions::NodeId;
 use afs_store::Generation;
 use futures_util::future::join_all;
 use uuid::Uuid;
@@ -34,8 +35,8 @@ pub(super) enum Sealed {
     All,
     /// Somebody knows a newer configuration, or the leader shall leave.
     LookAgain,
-    /// This replica of this shard does not answer.
-    Missing(usize, Uuid),
+    /// This replica of this shard does not promise; these nodes do not answer.
+    Missing(usize, Uuid, Vec<NodeId>),
 }
 
 type Reports = BTreeMap<(usize, usize), SealReport>;
@@ -48,7 +49,7 @@ impl<H: Host> Leader<H> {
         self.seal_learners(view).await;
         loop {
             let mut wait = AGAIN;
-            let mut missing = None;
+            let (mut missing, mut unheard) = (None, Vec::new());
             for (shard, index, member, result) in self.seal_rest(view, &reports).await {
                 match result {
                     Ok(report) => {
@@ -59,7 +60,12 @@ impl<H: Host> Leader<H> {
                         let left = Duration::from_millis(left.into()).max(LEASE_HELD);
                         wait = wait.min(held).min(left);
                     }
-                    Err(_) => missing = missing.or(Some((shard, member.replica))),
+                    Err(error) => {
+                        missing = missing.or(Some((shard, member.replica)));
+                        if matches!(error, CallError::Unreachable | CallError::Lost) {
+                            unheard.push(member.node);
+                        }
+                    }
                 }
             }
             let shards = view.shards.len();
@@ -81,7 +87,7 @@ impl<H: Host> Leader<H> {
             if let Some((shard, replica)) = missing
                 && self.now().saturating_sub(started) > self.seal_patience(shard, &reports)
             {
-                return Sealed::Missing(shard, replica);
+                return Sealed::Missing(shard, replica, unheard);
             }
             if self.must_look() {
                 return Sealed::LookAgain;

@@ -56,9 +56,10 @@ impl Decisions {
             Question::Renew(Asker { volume, epoch, process }) => {
                 self.post(volume, "renew", &RenewRequest { node, process, epoch }).await
             }
-            Question::Accuse(Asker { volume, epoch, process }, shard, replica) => {
-                let unreachable = true;
-                let body = AccuseRequest { node, process, epoch, shard, replica, unreachable };
+            Question::Accuse(Asker { volume, epoch, process }, shard, replica, ref unheard) => {
+                let (unreachable, unheard) = (true, unheard.clone());
+                let body =
+                    AccuseRequest { node, process, epoch, shard, replica, unreachable, unheard };
                 self.post(volume, "accuse", &body).await
             }
             Question::Admit(Asker { volume, epoch, process }, shard, replica) => {

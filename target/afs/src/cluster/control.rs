@@ -1,6 +1,6 @@
 //! What leaders ask the conductor: from the reactors over a bounded channel to the control threads, and by HTTP from there.
 
-use afs_decisions::VolumeConfig;
+use afs_decisions::{NodeId, VolumeConfig};
 use afs_volume::{Asker, Control, ControlError};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
@@ -21,7 +21,7 @@ pub enum Question {
     /// See [`Control::renew`].
     Renew(Asker),
     /// See [`Control::accuse`].
-    Accuse(Asker, u32, Uuid),
+    Accuse(Asker, u32, Uuid, Vec<NodeId>),
     /// See [`Control::admit`].
     Admit(Asker, u32, Uuid),
 }
@@ -64,8 +64,14 @@ impl Control for ControlSender {
         self.ask(Question::Renew(asker)).await
     }
 
-    async fn accuse(&self, asker: Asker, shard: usize, replica: Uuid) -> Reply {
-        self.ask(Question::Accuse(asker, number(shard), replica)).await
+    async fn accuse(
+        &self,
+        asker: Asker,
+        shard: usize,
+        replica: Uuid,
+        unheard: Vec<NodeId>,
+    ) -> Reply {
+        self.ask(Question::Accuse(asker, number(shard), replica, unheard)).await
     }
 
     async fn admit(&self, asker: Asker, shard: usize, replica: Uuid) -> Reply {
