@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use afs_decisions::NodeId;
 use afs_env::{Answer, Buffer, BufferMut, Clock, HEADER_BYTES, Link, LinkError, SystemClock};
 use afs_volume::{Gone, VolumeError, result_bytes, result_of, tick_of};
 use tokio::time::{Instant, sleep, timeout};
@@ -35,6 +36,9 @@ const MALFORMED: u8 = 8;
 
 /// Between two attempts to find the leader.
 const AGAIN: Duration = Duration::from_millis(20);
+/// How long an I/O waits for a leader that this node does not reach. Its host may reach it by another path (CONFORMANCE M-46); when
+/// the leader is gone for everybody another one takes over in less.
+const OUT_OF_REACH: Duration = Duration::from_millis(1500);
 /// Read at a time to verify.
 const VERIFY_BYTES: usize = 256 << 10;
 
@@ -74,8 +78,40 @@ pub struct VolumeClient {
 enum Failed {
     /// Not carried out; another try may do better.
     Again,
+    /// The same, as this node, which leads, is not reached from here.
+    OutOfReach(NodeId),
     /// For good.
     With(VolumeError),
+}
+
+/// When an I/O gives up.
+struct Waiting {
+    until: Instant,
+    out_of_reach: Option<(NodeId, Instant)>,
+}
+
+impl Waiting {
+    fn new(patience: Duration) -> Waiting {
+        Waiting { until: Instant::now() + patience, out_of_reach: None }
+    }
+
+    /// Another attempt has failed. The error for the host, if there is to be no other.
+    fn failed(&mut self, failed: Failed) -> Result<(), VolumeError> {
+        let now = Instant::now();
+        self.out_of_reach = match failed {
+            Failed::With(error) => return Err(error),
+            Failed::Again => None,
+            Failed::OutOfReach(leader) => match self.out_of_reach {
+                Some((known, since)) if known == leader => Some((leader, since)),
+                _ => Some((leader, now)),
+            },
+        };
+        let too_long = |(_, since)| now.duration_since(since) > OUT_OF_REACH;
+        if now >= self.until || self.out_of_reach.is_some_and(too_long) {
+            return Err(VolumeError::Unavailable);
+        }
+        Ok(())
+    }
 }
 
 impl VolumeClient {
@@ -90,8 +126,9 @@ impl VolumeClient {
         lba: u64,
         mut buffer: BufferMut,
     ) -> (BufferMut, Result<(), VolumeError>) {
-        let until = Instant::now() + self.host.cluster().params.patience;
+        let mut waiting = Waiting::new(self.host.cluster().params.patience);
         loop {
+            let mut failed = Failed::Again;
             if let Some(leader) = self.host.leading(self.volume) {
                 let result;
                 (buffer, result) = leader.read(lba, buffer).await;
@@ -105,13 +142,14 @@ impl VolumeClient {
                         buffer.copy_from_slice(&data);
                         return (buffer, Ok(()));
                     }
-                    Err(Failed::With(error)) => return (buffer, Err(error)),
-                    Ok(_) | Err(Failed::Again) => {}
+                    Ok(_) => {}
+                    Err(error) => failed = error,
                 }
             }
-            if !self.another(until).await {
-                return (buffer, Err(VolumeError::Unavailable));
+            if let Err(error) = waiting.failed(failed) {
+                return (buffer, Err(error));
             }
+            self.news().await;
         }
     }
 
@@ -155,11 +193,12 @@ impl VolumeClient {
         change: Change,
         gone: Gone<'_>,
     ) -> Result<(), VolumeError> {
-        let until = Instant::now() + self.host.cluster().params.patience;
+        let mut waiting = Waiting::new(self.host.cluster().params.patience);
         loop {
             if gone() {
                 return Err(VolumeError::Unavailable);
             }
+            let mut failed = Failed::Again;
             if let Some(leader) = self.host.leading(self.volume) {
                 let result = match change.clone() {
                     Change::Write(data) => leader.write(lba, data, gone).await,
@@ -178,22 +217,19 @@ impl VolumeClient {
                 };
                 match self.forward((kind, lba, blocks), data, 0).await {
                     Ok(_) => return Ok(()),
-                    Err(Failed::With(error)) => return Err(error),
-                    Err(Failed::Again) => {}
+                    Err(error) => failed = error,
                 }
             }
-            if !self.another(until).await {
-                return Err(VolumeError::Unavailable);
-            }
+            waiting.failed(failed)?;
+            self.news().await;
         }
     }
 
-    /// Waits for news about the leader, but not long; false when the time is over.
-    async fn another(&self, until: Instant) -> bool {
+    /// Waits for news about the leader, but not long.
+    async fn news(&self) {
         let mut changes = self.host.cluster().changes();
         // Either way it is tried again.
         let _ = timeout(AGAIN, changes.changed()).await;
-        Instant::now() < until
     }
 
     async fn forward(
@@ -210,7 +246,7 @@ impl VolumeClient {
         if self.tick.get().0 != leader.0 {
             let call = link.call(Forward::of(TICK, 0, 0, 0), None, 0);
             let answer = timeout(self.host.cluster().params.answer, call).await;
-            let answer = answer.ok().and_then(Result::ok).ok_or(Failed::Again)?;
+            let answer = answer.ok().and_then(Result::ok).ok_or(Failed::OutOfReach(leader))?;
             self.heard(leader.0, &answer);
         }
         let reads = kind == READ;
@@ -219,7 +255,7 @@ impl VolumeClient {
         let answer = timeout(patience, link.call(header, data, reply)).await;
         let answer = match answer.unwrap_or(Err(LinkError::Lost)) {
             Ok(answer) => answer,
-            Err(LinkError::Unreachable) => return Err(Failed::Again),
+            Err(LinkError::Unreachable) => return Err(Failed::OutOfReach(leader)),
             Err(LinkError::Lost) if reads => return Err(Failed::Again),
             Err(LinkError::Lost) => {
                 sleep(self.host.cluster().params.ghosts_over()).await;
@@ -384,5 +420,33 @@ fn code(error: BackendError) -> u8 {
         BackendError::OutOfRange => OUT_OF_RANGE,
         BackendError::Full => FULL,
         BackendError::Media => MEDIA,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn io_waits_long_for_a_leader_but_not_for_one_out_of_reach() {
+        let mut waiting = Waiting::new(Duration::from_secs(20));
+        for _ in 0..19 {
+            assert_eq!(waiting.failed(Failed::Again), Ok(()));
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(waiting.failed(Failed::Again), Err(VolumeError::Unavailable));
+
+        let mut waiting = Waiting::new(Duration::from_secs(20));
+        for leader in [1, 2] {
+            // A new leader has its own time.
+            assert_eq!(waiting.failed(Failed::OutOfReach(NodeId(leader))), Ok(()));
+            tokio::time::advance(OUT_OF_REACH).await;
+            assert_eq!(waiting.failed(Failed::OutOfReach(NodeId(leader))), Ok(()));
+        }
+        tokio::time::advance(AGAIN).await;
+        let given_up = waiting.failed(Failed::OutOfReach(NodeId(2)));
+        assert_eq!(given_up, Err(VolumeError::Unavailable));
+        assert_eq!(waiting.failed(Failed::With(VolumeError::Full)), Err(VolumeError::Full));
     }
 }
