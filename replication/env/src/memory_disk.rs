@@ -13,6 +13,7 @@ struct Inner {
     bytes: RefCell<Vec<u8>>,
     syncs: Cell<u64>,
     failure: Cell<Option<DiskError>>,
+    failing_reads: Cell<usize>,
 }
 
 /// The disk; clones share the memory.
@@ -32,8 +33,12 @@ impl MemDisk {
     /// A disk that holds `image`, cut to whole blocks.
     pub fn from_image(mut image: Vec<u8>, pool: &BufferPool) -> MemDisk {
         image.truncate(image.len() - image.len() % BLOCK_BYTES as usize);
-        let inner =
-            Inner { bytes: RefCell::new(image), syncs: Cell::new(0), failure: Cell::new(None) };
+        let inner = Inner {
+            bytes: RefCell::new(image),
+            syncs: Cell::new(0),
+            failure: Cell::new(None),
+            failing_reads: Cell::new(0),
+        };
         MemDisk { inner: Rc::new(inner), pool: pool.clone() }
     }
 
@@ -50,6 +55,11 @@ impl MemDisk {
     /// Makes every operation from now on fail with `error`, or none (`None`).
     pub fn fail_with(&self, error: Option<DiskError>) {
         self.inner.failure.set(error);
+    }
+
+    /// Makes the next `count` reads fail.
+    pub fn fail_reads(&self, count: usize) {
+        self.inner.failing_reads.set(count);
     }
 
     fn access<T>(
@@ -87,6 +97,10 @@ impl Disk for MemDisk {
     }
 
     async fn read(&self, offset: u64, mut buffer: BufferMut) -> (BufferMut, Result<(), DiskError>) {
+        if let Some(left) = self.inner.failing_reads.get().checked_sub(1) {
+            self.inner.failing_reads.set(left);
+            return (buffer, Err(DiskError::Io { errno: 5 }));
+        }
         let len = buffer.len() as u64;
         let result = self.access(offset, len, |bytes| buffer.copy_from_slice(bytes));
         (buffer, result)

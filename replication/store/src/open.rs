@@ -48,6 +48,7 @@ pub(crate) struct Head {
 pub(crate) async fn read_head<D: Disk>(disk: &D) -> Result<Head, OpenError> {
     let mut buffer = disk.pool().try_alloc(BLOCK).ok_or(OpenError::NoMemory)?;
     let mut whole: Vec<Superblock> = Vec::new();
+    let mut failed = None;
     for offset in SUPERBLOCK_OFFSETS {
         if offset + BLOCK as u64 > disk.size() {
             break;
@@ -55,12 +56,17 @@ pub(crate) async fn read_head<D: Disk>(disk: &D) -> Result<Head, OpenError> {
         let (back, result) = disk.read(offset, buffer).await;
         buffer = back;
         // One unreadable superblock is what the other one is for.
-        if result.is_ok() {
-            whole.extend(Superblock::read(&buffer));
+        match result {
+            Ok(()) => whole.extend(Superblock::read(&buffer)),
+            Err(error) => failed = Some(error),
         }
     }
     let both = whole.len() == 2;
     let Some(newest) = whole.iter().max_by_key(|block| block.revision.get()) else {
+        // What could not be read may be whole: nobody shall be told to format it.
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
         return Err(match inspect(disk).await? {
             Contents::AfsDamaged => Damage::Superblocks.into(),
             other => OpenError::NotAfs(other),
@@ -113,4 +119,33 @@ pub(crate) async fn read_block<D: Disk>(disk: &D, offset: u64) -> Result<BufferM
     let (buffer, result): (BufferMut, Result<(), DiskError>) = disk.read(offset, buffer).await;
     result?;
     Ok(buffer)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use afs_env::{BufferPool, MemDisk};
+
+    use super::*;
+    use crate::{FormatOptions, Store};
+
+    #[test]
+    fn a_disk_that_fails_while_it_is_opened_is_not_called_something_else() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let disk = MemDisk::new(8 << 20, &BufferPool::new(4 << 20).unwrap());
+            let options = FormatOptions::new(uuid::Uuid::from_u128(1), 7);
+            Store::format(&disk, &options).await.unwrap();
+            let failed = |result| matches!(result, Err(OpenError::Disk(DiskError::Io { .. })));
+            disk.fail_reads(2);
+            assert!(failed(read_head(&disk).await), "neither superblock could be read");
+            disk.fail_reads(1);
+            assert!(read_head(&disk).await.is_ok(), "one is enough");
+
+            let unformatted = MemDisk::new(8 << 20, disk.pool());
+            unformatted.fail_reads(1);
+            assert!(failed(read_head(&unformatted).await), "the first may have been whole");
+            assert!(matches!(read_head(&unformatted).await, Err(OpenError::NotAfs(_))));
+        });
+    }
 }
