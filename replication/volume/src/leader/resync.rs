@@ -32,6 +32,33 @@ const AGAIN: Duration = Duration::from_millis(20);
 struct Patience {
     next: u64,
     pause: Duration,
+    /// Since when it is in sync, if it is.
+    in_sync: Option<u64>,
+}
+
+/// A replica that stayed in sync for so many of its pauses is taken for sound again.
+const SOUND_AFTER: u32 = 8;
+/// The longest pause, in the shortest ones.
+const LONGEST: u32 = 64;
+
+impl Patience {
+    /// A try failed, or what came of it did not last.
+    fn grow(&mut self, now: u64, shortest: Duration) {
+        self.pause = (self.pause * 2).min(shortest * LONGEST);
+        self.next = now.saturating_add(nanos(self.pause));
+    }
+
+    /// The replica has to be brought back. One that fell out soon after it was, is tried ever later (DESIGN 5 rule 13): each
+    /// try costs hosts a wait for an answer.
+    fn fell_out(&mut self, now: u64, shortest: Duration) {
+        let Some(since) = self.in_sync.take() else { return };
+        if now.saturating_sub(since) < nanos(self.pause * SOUND_AFTER) {
+            self.grow(now, shortest);
+        } else {
+            self.pause = shortest;
+            self.next = now.saturating_add(nanos(shortest));
+        }
+    }
 }
 
 impl<H: Host> Leader<H> {
@@ -63,16 +90,17 @@ impl<H: Host> Leader<H> {
         let wait = patience.entry(member.replica).or_insert_with(|| Patience {
             next: self.now().saturating_add(nanos(params.learner_pause)),
             pause: params.learner_pause,
+            in_sync: None,
         });
+        wait.fell_out(self.now(), params.learner_pause);
         if self.now() < wait.next || self.view().number != view.number {
             return;
         }
         if self.resync(shard, member).await {
-            wait.pause = params.learner_pause;
+            wait.in_sync = Some(self.now());
         } else {
-            wait.pause = (wait.pause * 2).min(params.learner_pause * 64);
+            wait.grow(self.now(), params.learner_pause);
         }
-        wait.next = self.now().saturating_add(nanos(wait.pause));
     }
 
     /// Brings one replica back; true if it is in sync now.
@@ -261,4 +289,30 @@ fn learners(view: &View) -> Vec<(usize, Arc<Member>)> {
 
 fn index_of(view: &View, shard: usize, member: &Arc<Member>) -> Option<usize> {
     view.shards.get(shard)?.iter().position(|known| Arc::ptr_eq(known, member))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    #[test]
+    fn pauses_grow_for_a_replica_that_falls_out_soon_and_end_for_one_that_stays() {
+        let shortest = Duration::from_secs(1);
+        let mut wait = Patience { next: SECOND, pause: shortest, in_sync: None };
+        let mut now = SECOND;
+        for expected in [2, 4, 8, 16, 32, 64, 64] {
+            wait.in_sync = Some(now);
+            now += SECOND;
+            wait.fell_out(now, shortest);
+            assert_eq!(wait.next, now + expected * SECOND);
+            wait.fell_out(now, shortest);
+            assert_eq!(wait.next, now + expected * SECOND, "it fell out once");
+        }
+        wait.in_sync = Some(now);
+        now += 64 * 8 * SECOND;
+        wait.fell_out(now, shortest);
+        assert_eq!((wait.next, wait.pause), (now + SECOND, shortest));
+    }
 }
