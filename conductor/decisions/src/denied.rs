@@ -112,6 +112,16 @@ pub enum Denied {
         /// The node.
         node: NodeId,
     },
+    /// MetaDB is an older copy: the volume has moved on since, and who is in sync is not known here.
+    #[error(
+        "a replica promised epoch {promised}, and MetaDB knows only epoch {known}: it is an older copy"
+    )]
+    OlderCopy {
+        /// The highest epoch that a replica promised.
+        promised: u64,
+        /// The epoch in MetaDB.
+        known: u64,
+    },
     /// A configuration that cannot be.
     #[error("{reason}")]
     Malformed {

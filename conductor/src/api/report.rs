@@ -143,6 +143,9 @@ pub struct VolumeReport {
     /// Why not.
     #[serde(default)]
     pub error: Option<String>,
+    /// The highest epoch of the volume that the replica promised; 0 if none.
+    #[serde(default)]
+    pub promised: u64,
 }
 
 /// Answer to a report.

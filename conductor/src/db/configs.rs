@@ -132,6 +132,12 @@ pub(super) async fn store(
     disks: &BTreeMap<Uuid, Uuid>,
 ) -> Result<(), DbError> {
     after.check().map_err(|broken| DbError::Damaged(broken.to_string()))?;
+    if let Some(denied) = decision.older_than_replicas(before)
+        && decision.older_than_replicas(after).is_some()
+    {
+        let volume = after.volume.to_string();
+        return Err(Refusal::Denied { volume, reason: denied }.into());
+    }
     let swapped = query(
         "UPDATE volumes SET epoch = $1, leader = $2, leader_process = $3, reign = $4, \
          min_in_sync = $5, size_bytes = $6 WHERE uuid = $7 AND epoch = $8 AND deleted_ms IS NULL",

@@ -7,12 +7,17 @@
 //!   lost transaction, and what it finds then is final.
 //! - **An older copy.** A database that is behind what this conductor or a node has seen of it was
 //!   restored, or a standby lost something. Numbers then go on above what was seen, so that none
-//!   is given twice, and an event says so.
+//!   is given twice, and an event says so. Nothing is decided about a volume of which a replica
+//!   promised a higher epoch than MetaDB knows: who is in sync was decided anew in what is lost.
+//!   Only the operator's explicit word (`volume force`) goes on from there.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use afs_decisions::{Denied, VolumeConfig};
 use metrics::Histogram;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -48,6 +53,8 @@ pub(super) struct Published {
     pub(super) fenced: Arc<watch::Sender<bool>>,
     /// MetaDB was found to be an older copy: what the last such event said.
     pub(super) went_back: Arc<watch::Sender<Option<String>>>,
+    /// By node, the highest epochs of volumes that its replicas promised, as it last said.
+    pub(super) promised: Arc<Mutex<HashMap<String, HashMap<Uuid, u64>>>>,
 }
 
 impl Published {
@@ -57,9 +64,21 @@ impl Published {
             last_event: Arc::default(),
             fenced: Arc::default(),
             went_back: Arc::default(),
+            promised: Arc::default(),
         };
         published.publish(base.revision, base.last_event)?;
         Ok(published)
+    }
+
+    /// The highest epoch of a volume that a replica is known to have promised.
+    pub(super) fn promised(&self, volume: Uuid) -> u64 {
+        let promised = self.promised.lock();
+        promised.values().filter_map(|node| node.get(&volume)).copied().max().unwrap_or(0)
+    }
+
+    /// A node said what its replicas promised, of all volumes.
+    pub(super) fn node_promised(&self, node: &str, promises: HashMap<Uuid, u64>) {
+        self.promised.lock().insert(node.to_owned(), promises);
     }
 
     /// Two commits may publish in the wrong order; a value never goes back.
@@ -185,6 +204,32 @@ impl Decision {
         if revision > self.seen.revision {
             self.went_back(revision, by);
         }
+    }
+
+    /// Whether a volume has moved on since MetaDB was like this. A replica promises an epoch only after that was durable here, so
+    /// one that promised a higher one knows of decisions that are lost.
+    pub(super) fn older_than_replicas(&self, config: &VolumeConfig) -> Option<Denied> {
+        let promised = self.promised(config.volume);
+        let known = config.epoch;
+        (promised > known).then_some(Denied::OlderCopy { promised, known })
+    }
+
+    /// The highest epoch of a volume that a replica is known to have promised.
+    pub(super) fn promised(&self, volume: Uuid) -> u64 {
+        self.maker.published.promised(volume)
+    }
+
+    /// Whether this is what the node said before.
+    pub(super) fn has_promised(&self, node: &str, volume: Uuid, promised: u64) -> bool {
+        let known = self.maker.published.promised.lock();
+        known.get(node).and_then(|known| known.get(&volume)) == Some(&promised)
+    }
+
+    /// The same, found in the report of a node: said once, and shown in the status.
+    pub(super) fn volume_went_back(&mut self, name: &str, message: String) {
+        tracing::error!("{message}");
+        self.went_back = Some(message.clone());
+        self.warn("volume_went_back", name, message);
     }
 
     fn went_back(&mut self, seen_revision: i64, by: &str) {

@@ -3,7 +3,7 @@
 //! A node is accepted with its first report. What changes all the time (free bytes, progress,
 //! liveness) stays in the server's memory; only what other decisions rest on is written.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use afs_decisions::NodeId;
 use uuid::Uuid;
@@ -46,8 +46,46 @@ impl MetaDb {
         for replica in &report.deleted {
             replica_deleted(&mut decision, &report.node, *replica).await?;
         }
-        decision.commit(()).await
+        let promises = promises(&mut decision, report).await?;
+        let decided = decision.commit(()).await?;
+        self.maker.published.node_promised(&report.node, promises);
+        Ok(decided)
     }
+}
+
+/// The highest epoch that the node's replicas of each volume promised. One that MetaDB does not know of is told of when it is
+/// first seen.
+async fn promises(
+    decision: &mut Decision,
+    report: &NodeReport,
+) -> Result<HashMap<Uuid, u64>, DbError> {
+    let mut promises = HashMap::new();
+    for replica in report.volumes.iter().filter(|replica| replica.promised > 0) {
+        let highest = promises.entry(replica.volume).or_insert(0);
+        *highest = replica.promised.max(*highest);
+    }
+    for (&volume, &promised) in &promises {
+        if decision.has_promised(&report.node, volume, promised) {
+            continue;
+        }
+        let known: Option<(String, i64)> =
+            query_as("SELECT name, epoch FROM volumes WHERE uuid = $1 AND deleted_ms IS NULL")
+                .bind(volume)
+                .fetch_optional(decision.connection())
+                .await?;
+        let Some((name, epoch)) = known.filter(|(_, epoch)| *epoch < sql(promised)) else {
+            continue;
+        };
+        let message = format!(
+            "MetaDB knows epoch {epoch} of volume {name}, but a replica on node {} promised epoch \
+             {promised}: MetaDB is an older copy, and who is in sync since is not known. Nothing is \
+             decided about the volume until you say which replica has the newest data: conductor \
+             volume force",
+            report.node
+        );
+        decision.volume_went_back(&name, message);
+    }
+    Ok(promises)
 }
 
 #[derive(sqlx::FromRow)]

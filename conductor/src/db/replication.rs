@@ -163,7 +163,10 @@ impl MetaDb {
             let known = known.iter().map(String::as_str);
             return Err(Refusal::not_found(Kind::Replica, &replica.to_string(), known).into());
         };
-        let next = force_in_sync(&config, shard, replica, view).map_err(denied(&volume.name))?;
+        let mut next =
+            force_in_sync(&config, shard, replica, view).map_err(denied(&volume.name))?;
+        // Above whatever was promised in decisions that MetaDB has lost (DESIGN 7).
+        next.epoch = next.epoch.max(decision.promised(config.volume).saturating_add(1));
         configs::store(&mut decision, &config, &next, &BTreeMap::new()).await?;
         let lost = match member.role {
             Role::InSync => "it had every acknowledged write",
@@ -205,6 +208,9 @@ impl MetaDb {
                 continue;
             };
             let Ok(next) = elect(&config, view) else { continue };
+            if decision.older_than_replicas(&config).is_some() {
+                continue;
+            }
             configs::store(&mut decision, &config, &next, &BTreeMap::new()).await?;
             view.count_leader(Some(&config), Some(&next));
             let name = volume_name(decision.connection(), *volume).await?;
@@ -264,7 +270,11 @@ impl MetaDb {
     ) -> Result<Decided<Asked>, DbError> {
         let mut decision = self.begin().await?;
         let config = must_exist(decision.connection(), volume).await?;
-        let next = match decide(&config) {
+        let decided = match decision.older_than_replicas(&config) {
+            Some(denied) => Err(denied),
+            None => decide(&config),
+        };
+        let next = match decided {
             Ok(Some(next)) => next,
             Ok(None) => return decision.commit(Asked { config, denied: None }).await,
             Err(denied) => {
@@ -296,7 +306,11 @@ pub(super) async fn disk_moved(
     .await?;
     for (volume, replica) in moved {
         let config = must_exist(decision.connection(), volume).await?;
-        match relocate(&config, replica, to) {
+        let next = match decision.older_than_replicas(&config) {
+            Some(denied) => Err(denied),
+            None => relocate(&config, replica, to),
+        };
+        match next {
             Ok(next) => configs::store(decision, &config, &next, &BTreeMap::new()).await?,
             Err(denied) => {
                 let name = volume_name(decision.connection(), volume).await?;

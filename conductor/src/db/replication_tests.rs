@@ -10,7 +10,10 @@ use uuid::Uuid;
 use super::tests::Home;
 use super::tests::server::on_both;
 use super::*;
-use crate::api::{DiskKind, DiskReport, DiskState, ErrorCode, NodeReport, PortalReport};
+use crate::api::{
+    DiskKind, DiskReport, DiskState, ErrorCode, NodeReport, PortalReport, ReplicaState,
+    VolumeReport,
+};
 
 fn disk(n: u32) -> Uuid {
     Uuid::from_u128(0xd15c_0000 + u128::from(n))
@@ -227,6 +230,53 @@ async fn forced_replica_is_alone_and_the_event_is_a_warning(home: Home) {
     assert_eq!(world.kinds().await.iter().filter(|kind| *kind == "replica_forced").count(), 1);
 }
 
+/// DESIGN 7: after a restore, epochs jump above the highest that any replica reports; and who is in sync is not guessed.
+async fn older_copy_decides_nothing_about_a_volume_until_the_operator_names_a_replica(home: Home) {
+    let world = world(&home).await;
+    let asker = world.claim(7).await;
+    let replicas: Vec<Uuid> =
+        world.config().await.shards[0].members.iter().map(|member| member.replica).collect();
+    let promised = |epoch| {
+        let mut report = report("n2", &[2]);
+        report.volumes = vec![VolumeReport {
+            volume: world.volume,
+            replica: replicas[1],
+            allocated_bytes: 0,
+            state: ReplicaState::Ready,
+            error: None,
+            promised: epoch,
+        }];
+        report
+    };
+    world.db.register(&promised(asker.epoch), |_| true).await.unwrap();
+    assert_eq!(world.db.went_back(), None, "a replica that knows what we know");
+    world.db.register(&promised(9), |_| true).await.unwrap();
+    world.db.register(&promised(9), |_| true).await.unwrap();
+    let times = world.kinds().await.iter().filter(|kind| *kind == "volume_went_back").count();
+    assert_eq!(times, 1);
+    assert!(world.db.went_back().unwrap().contains("older copy"));
+
+    let before = world.config().await;
+    let denied = Some(Denied::OlderCopy { promised: 9, known: 2 });
+    let claimed = world.db.claim(world.volume, asker.node, 8).await.unwrap().value;
+    assert_eq!(claimed.denied, denied);
+    assert_eq!(world.drop(asker, replicas[1]).await.denied, denied);
+    assert_eq!(world.db.renew(world.volume, asker).await.unwrap().value.denied, denied);
+    let admitted = world.db.admit(world.volume, asker, 0, replicas[1]).await.unwrap().value;
+    assert_eq!(admitted.denied, denied);
+    let mut view = alive(4);
+    view.set_alive(asker.node, false);
+    assert_eq!(world.db.elect(&[world.volume], &mut view).await.unwrap().value, 0);
+    let other = if asker.node == NodeId(4) { "n3" } else { "n4" };
+    assert_eq!(code(world.db.lead("v", other, &alive(4)).await), ErrorCode::Conflict);
+    assert_eq!(world.config().await, before);
+
+    world.db.force_in_sync("v", replicas[1], &alive(4)).await.unwrap();
+    let forced = world.config().await;
+    assert_eq!((forced.epoch, forced.shards[0].in_sync_count()), (10, 1));
+    world.claim(8).await;
+}
+
 async fn growing_places_the_new_shards(home: Home) {
     let world = world(&home).await;
     let mut view = alive(4);
@@ -319,6 +369,7 @@ on_both!(
     operator_moves_the_leader_and_asking_twice_is_fine,
     replica_is_added_filled_and_the_old_one_removed,
     forced_replica_is_alone_and_the_event_is_a_warning,
+    older_copy_decides_nothing_about_a_volume_until_the_operator_names_a_replica,
     growing_places_the_new_shards,
     node_is_drained_and_removed_only_when_empty_and_its_number_never_comes_again,
     retired_disk_is_remembered,

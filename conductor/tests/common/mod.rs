@@ -248,6 +248,7 @@ fn converge(volume: &VolumeAssignment, fail: &Option<String>) -> VolumeReport {
         allocated_bytes: 4096,
         state,
         error: fail.clone(),
+        promised: 0,
     }
 }
 

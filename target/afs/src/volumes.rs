@@ -113,6 +113,7 @@ impl Volumes {
                 allocated_bytes: 0,
                 state: ReplicaState::Creating,
                 error: None,
+                promised: 0,
             };
             (assignment.replica, before.remove(&assignment.replica).unwrap_or_else(new))
         });
@@ -231,6 +232,7 @@ impl Converge for Volumes {
         let allocated = self.disks.allocated();
         for volume in &mut volumes {
             volume.allocated_bytes = allocated.get(&volume.replica).copied().unwrap_or(0);
+            volume.promised = self.cluster.held(volume.replica).map_or(0, |it| it.state.promised());
         }
         NodeReport {
             node: self.identity.name.clone(),

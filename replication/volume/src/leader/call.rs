@@ -97,6 +97,7 @@ impl<H: Host> Leader<H> {
         member.tick.store(tick, Ordering::Release);
         let outcome = Outcome::of(answer.status);
         if outcome == Outcome::Stale && epoch == self.view().epoch() {
+            self.shared().outrun.store(true, Ordering::Release);
             self.shared().outdated.store(true, Ordering::Release);
             self.shared().trouble.notify_one();
         }

@@ -82,7 +82,16 @@ impl<H: Host> Leader<H> {
         }
         if shared.outdated.swap(false, Ordering::AcqRel) {
             self.stop_serving(view);
+            let outrun = shared.outrun.swap(false, Ordering::AcqRel);
             let next = match self.claim().await {
+                // What replicas promise was decided before. A conductor that does not know of it lost it, and who is in sync
+                // with it: to count on from here would make something old the truth.
+                Some(config) if config.epoch <= view.epoch() && outrun => {
+                    tracing::error!(volume = %shared.volume, epoch = config.epoch,
+                        "a replica promised an epoch that the conductor does not know of: its database is an older copy");
+                    self.pause(LONGEST_PAUSE).await;
+                    Some(config)
+                }
                 // Something that we do not know of may still be decided on this epoch: leave it behind.
                 Some(config) if config.epoch == view.epoch() => self.renew(view).await,
                 other => other,

@@ -122,8 +122,10 @@ pub(crate) struct Shared {
     generation: AtomicU32,
     /// Writes since the last generation began.
     writes: AtomicU64,
-    /// A replica's answer says that our configuration is not the newest.
+    /// Our configuration may not be the newest.
     outdated: AtomicBool,
+    /// A replica says that it is not: it promised a higher epoch, or this one to somebody else.
+    outrun: AtomicBool,
     /// Somebody handed us a newer configuration.
     offer: Mutex<Option<VolumeConfig>>,
     /// The control loop has something to look at.
@@ -158,6 +160,7 @@ impl LeaderState {
             generation: AtomicU32::new(1),
             writes: AtomicU64::new(0),
             outdated: AtomicBool::new(false),
+            outrun: AtomicBool::new(false),
             offer: Mutex::default(),
             trouble: Notify::new(),
             work: Notify::new(),
