@@ -26,12 +26,12 @@ const WIDE_NODES: i64 = 32;
 const NARROW: i64 = 33;
 
 impl MetaDb {
-    /// Takes in what a node reports. `is_up` tells whether another node reported lately: a disk
-    /// that two live nodes claim is refused, one of a node that is gone has moved.
+    /// Takes in what a node reports. `has` tells whether another node is there and has a disk: one
+    /// that two live nodes have is refused, one that another does not have any more has moved.
     pub async fn register(
         &self,
         report: &NodeReport,
-        is_up: impl Fn(&str) -> bool,
+        has: impl Fn(&str, Uuid) -> bool,
     ) -> Result<Decided<()>, DbError> {
         let mut decision = self.begin().await?;
         let applied = sql(report.applied_revision);
@@ -41,7 +41,7 @@ impl MetaDb {
         portals(&mut decision, report).await?;
         peer_portals(&mut decision, report).await?;
         for disk in &report.disks {
-            register_disk(&mut decision, &report.node, id, disk, &is_up).await?;
+            register_disk(&mut decision, &report.node, id, disk, &has).await?;
         }
         for replica in &report.deleted {
             replica_deleted(&mut decision, &report.node, *replica).await?;
@@ -347,7 +347,7 @@ async fn register_disk(
     node: &str,
     id: NodeId,
     disk: &DiskReport,
-    is_up: impl Fn(&str) -> bool,
+    has: impl Fn(&str, Uuid) -> bool,
 ) -> Result<(), DbError> {
     let known: Option<KnownDisk> =
         query_as("SELECT node, path, kind, total_bytes FROM disks WHERE uuid = $1")
@@ -360,7 +360,7 @@ async fn register_disk(
         decision.changed("disk_added", node, message);
         return Ok(());
     };
-    if known.node != node && is_up(&known.node) {
+    if known.node != node && has(&known.node, disk.uuid) {
         let reason = format!(
             "its disk {} has the identity {} of disk {} on node {}; is one a copy of the other?",
             disk.path, disk.uuid, known.path, known.node

@@ -63,7 +63,7 @@ impl Proxy {
 
     async fn open(&self) -> MetaDb {
         let db = MetaDb::open(&self.url.clone().into()).await.unwrap();
-        db.register(&report("n1", DISK), |_| false).await.unwrap();
+        db.register(&report("n1", DISK), |_, _| false).await.unwrap();
         db
     }
 }
@@ -191,7 +191,7 @@ async fn of_two_conductors_the_newer_decides_and_no_revision_is_given_twice() {
     }
     let place: Place = server::database().parse::<PostgresUrl>().unwrap().into();
     let old = Arc::new(MetaDb::open(&place).await.unwrap());
-    old.register(&report("n1", DISK), |_| false).await.unwrap();
+    old.register(&report("n1", DISK), |_, _| false).await.unwrap();
     let before = *old.revision().borrow();
     let deciding = |db: Arc<MetaDb>, who: &'static str| async move {
         let mut revisions = Vec::new();

@@ -51,7 +51,7 @@ struct World {
 async fn world(home: &Home) -> World {
     let db = MetaDb::open(&home.place).await.unwrap();
     for n in 1..=4 {
-        db.register(&report(&format!("n{n}"), &[n]), |_| false).await.unwrap();
+        db.register(&report(&format!("n{n}"), &[n]), |_, _| false).await.unwrap();
     }
     let new = NewVolume {
         name: "v".to_owned(),
@@ -248,10 +248,10 @@ async fn older_copy_decides_nothing_about_a_volume_until_the_operator_names_a_re
         }];
         report
     };
-    world.db.register(&promised(asker.epoch), |_| true).await.unwrap();
+    world.db.register(&promised(asker.epoch), |_, _| true).await.unwrap();
     assert_eq!(world.db.went_back(), None, "a replica that knows what we know");
-    world.db.register(&promised(9), |_| true).await.unwrap();
-    world.db.register(&promised(9), |_| true).await.unwrap();
+    world.db.register(&promised(9), |_, _| true).await.unwrap();
+    world.db.register(&promised(9), |_, _| true).await.unwrap();
     let times = world.kinds().await.iter().filter(|kind| *kind == "volume_went_back").count();
     assert_eq!(times, 1);
     assert!(world.db.went_back().unwrap().contains("older copy"));
@@ -308,13 +308,13 @@ async fn node_is_drained_and_removed_only_when_empty_and_its_number_never_comes_
     assert_eq!(db.nodes().await.unwrap()[0].state, "draining");
     assert_eq!(code(db.remove_node("n1").await), ErrorCode::InUse);
     db.set_draining("n1", false).await.unwrap();
-    db.register(&report("n5", &[5]), |_| false).await.unwrap();
+    db.register(&report("n5", &[5]), |_, _| false).await.unwrap();
     db.remove_node("n5").await.unwrap();
     assert_eq!(db.nodes().await.unwrap().len(), 4);
     assert!(db.node_state("n5").await.unwrap().is_none());
     assert_eq!(db.snapshot().await.unwrap().disks.len(), 4);
     assert_eq!(code(db.set_draining("n5", true).await), ErrorCode::NotFound);
-    db.register(&report("n5", &[5]), |_| false).await.unwrap();
+    db.register(&report("n5", &[5]), |_, _| false).await.unwrap();
     assert_eq!(db.node_state("n5").await.unwrap().unwrap().id, NodeId(6));
 }
 
@@ -331,12 +331,12 @@ async fn disk_that_moved_takes_its_replicas_and_their_leader_along(home: Home) {
     let world = world(&home).await;
     world.db.create_volume("alone", 4096, disk(4)).await.unwrap();
     let alone = world.db.snapshot().await.unwrap().volumes[0].uuid;
-    world.db.register(&report("n5", &[4]), |_| false).await.unwrap();
+    world.db.register(&report("n5", &[4]), |_, _| false).await.unwrap();
     let configs = world.db.snapshot().await.unwrap().configs;
     assert_eq!(configs[&alone].leader, Some(NodeId(5)));
     assert_eq!(configs[&alone].shards[0].members[0].node, NodeId(5));
     assert!(configs[&world.volume].shards[1].on_node(NodeId(5)).is_some());
-    world.db.register(&report("n2", &[2, 4]), |_| false).await.unwrap();
+    world.db.register(&report("n2", &[2, 4]), |_, _| false).await.unwrap();
     let configs = world.db.snapshot().await.unwrap().configs;
     assert!(configs[&world.volume].shards[1].on_node(NodeId(5)).is_some(), "n2 has one already");
     assert!(world.kinds().await.contains(&"replica_misplaced".to_owned()));
@@ -351,8 +351,8 @@ async fn nodes_reach_each_other_where_they_say(home: Home) {
         address: "198.51.100.1".to_owned(),
         service: "4421".to_owned(),
     }];
-    let revision = world.db.register(&report, |_| true).await.unwrap().revision;
-    let again = world.db.register(&report, |_| true).await.unwrap().revision;
+    let revision = world.db.register(&report, |_, _| true).await.unwrap().revision;
+    let again = world.db.register(&report, |_, _| true).await.unwrap().revision;
     assert_eq!(revision, again, "the same again is no news");
     let state = world.db.node_state("n2").await.unwrap().unwrap();
     assert_eq!(state.peers[0].portals, report.peer_portals);
@@ -431,7 +431,7 @@ async fn volumes_of_the_first_version_have_one_shard_one_replica_and_its_node_as
     let state = db.node_state("b").await.unwrap().unwrap();
     assert_eq!(state.retired, [Uuid::from_u128(0x33)]);
     db.resize_volume("one", 1 << 40, None, &ClusterView::default()).await.unwrap();
-    let joined = db.register(&report("c", &[3]), |_| false).await;
+    let joined = db.register(&report("c", &[3]), |_, _| false).await;
     joined.unwrap();
     assert_eq!(db.node_state("c").await.unwrap().unwrap().id, NodeId(3));
 }

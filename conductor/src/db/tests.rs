@@ -69,7 +69,7 @@ impl Home {
 
 async fn with_node(place: &Place) -> MetaDb {
     let db = MetaDb::open(place).await.unwrap();
-    db.register(&report(NODE, DISK), |_| false).await.unwrap();
+    db.register(&report(NODE, DISK), |_, _| false).await.unwrap();
     db
 }
 
@@ -297,7 +297,7 @@ async fn apply(db: &MetaDb, model: &mut Model, op: Op) {
             let count = deleted.len();
             let report = NodeReport { deleted, ..report(NODE, DISK) };
             model.retired = 0;
-            let got = db.register(&report, |_| false).await.map(|done| done.revision);
+            let got = db.register(&report, |_, _| false).await.map(|done| done.revision);
             (Ok(count > 0), got)
         }
     };
@@ -449,11 +449,11 @@ async fn events_are_numbered_without_gaps_and_notes_do_not_move_the_revision(hom
 async fn disk_claimed_by_two_live_nodes_is_refused_and_one_that_moved_follows(home: Home) {
     let db = with_node(&home.place).await;
     let copy = report("n2", DISK);
-    let error = db.register(&copy, |node| node == NODE).await.unwrap_err();
+    let error = db.register(&copy, |node, _| node == NODE).await.unwrap_err();
     assert_eq!(code(error), ErrorCode::Invalid);
     assert!(db.node_state("n2").await.unwrap().is_none(), "nothing of it was taken in");
     db.create_volume("v", 4096, DISK).await.unwrap();
-    db.register(&copy, |_| false).await.unwrap();
+    db.register(&copy, |_, _| false).await.unwrap();
     assert_eq!(db.node_state("n2").await.unwrap().unwrap().volumes.len(), 1);
     assert!(state(&db).await.volumes.is_empty());
 }
@@ -463,11 +463,11 @@ async fn listeners_keep_their_ids_and_no_id_is_given_twice(home: Home) {
     let first = state(&db).await.portals;
     let mut moved = report(NODE, DISK);
     moved.portals[0].service = "4421".to_owned();
-    db.register(&moved, |_| false).await.unwrap();
+    db.register(&moved, |_, _| false).await.unwrap();
     let second = state(&db).await.portals;
     assert_ne!(first[0].portal_id, second[0].portal_id);
     assert_eq!(second.len(), 1);
-    db.register(&report(NODE, DISK), |_| false).await.unwrap();
+    db.register(&report(NODE, DISK), |_, _| false).await.unwrap();
     assert_eq!(state(&db).await.portals, first);
 }
 
@@ -475,21 +475,21 @@ async fn both_transports_of_one_address_are_listeners_of_their_own(home: Home) {
     let db = with_node(&home.place).await;
     let mut both = report(NODE, DISK);
     both.portals.push(PortalReport { transport: "rdma".to_owned(), ..both.portals[0].clone() });
-    db.register(&both, |_| false).await.unwrap();
+    db.register(&both, |_, _| false).await.unwrap();
     let listed = state(&db).await.portals;
     let transports: Vec<_> = listed.iter().map(|portal| portal.transport.as_str()).collect();
     assert_eq!(transports, ["tcp", "rdma"]);
     assert_ne!(listed[0].portal_id, listed[1].portal_id);
-    db.register(&report(NODE, DISK), |_| false).await.unwrap();
+    db.register(&report(NODE, DISK), |_, _| false).await.unwrap();
     assert_eq!(state(&db).await.portals, listed[..1]);
-    db.register(&both, |_| false).await.unwrap();
+    db.register(&both, |_, _| false).await.unwrap();
     assert_eq!(state(&db).await.portals, listed, "a device that comes back has its old id");
 }
 
 async fn controller_ids_of_nodes_are_disjoint_and_outlive_the_subsystem(home: Home) {
     let db = with_node(&home.place).await;
     db.create_subsystem(NQNS[0]).await.unwrap();
-    db.register(&report("n2", Uuid::from_u128(2)), |_| false).await.unwrap();
+    db.register(&report("n2", Uuid::from_u128(2)), |_, _| false).await.unwrap();
     let range =
         async |node: &str| db.node_state(node).await.unwrap().unwrap().subsystems[0].controller_ids;
     let (one, two) = (range(NODE).await, range("n2").await);
@@ -504,25 +504,25 @@ async fn replica_is_deleted_only_by_the_node_that_has_its_disk(home: Home) {
     db.create_volume("v", 4096, DISK).await.unwrap();
     let wanted = state(&db).await.volumes[0].replica;
     let claim = |node, disk| NodeReport { deleted: vec![wanted], ..report(node, disk) };
-    db.register(&claim(NODE, DISK), |_| false).await.unwrap();
+    db.register(&claim(NODE, DISK), |_, _| false).await.unwrap();
     assert_eq!(state(&db).await.volumes.len(), 1, "a replica that is wanted is not given up");
     db.delete_volume("v", None).await.unwrap();
-    db.register(&claim("n2", Uuid::from_u128(2)), |_| false).await.unwrap();
+    db.register(&claim("n2", Uuid::from_u128(2)), |_, _| false).await.unwrap();
     assert_eq!(state(&db).await.retired, [wanted]);
-    db.register(&claim(NODE, DISK), |_| false).await.unwrap();
+    db.register(&claim(NODE, DISK), |_, _| false).await.unwrap();
     assert!(state(&db).await.retired.is_empty());
 }
 
 async fn older_copy_is_noticed_by_what_a_node_has_applied_and_numbers_go_on_above(home: Home) {
     let db = with_node(&home.place).await;
     let ahead = NodeReport { applied_revision: 57, ..report(NODE, DISK) };
-    assert_eq!(db.register(&ahead, |_| false).await.unwrap().revision, 58);
+    assert_eq!(db.register(&ahead, |_, _| false).await.unwrap().revision, 58);
     let told = db.went_back().unwrap();
     assert!(told.contains("node n1") && told.contains("57"), "{told}");
     let event = db.events(None, 1).await.unwrap().remove(0);
     assert_eq!((event.kind.as_str(), event.revision), ("metadb_went_back", 58));
     assert_eq!(event.severity, Severity::Warning);
-    assert_eq!(db.register(&ahead, |_| false).await.unwrap().revision, 58, "once");
+    assert_eq!(db.register(&ahead, |_, _| false).await.unwrap().revision, 58, "once");
     assert_eq!(db.create_volume("v", 4096, DISK).await.unwrap().revision, 59);
 }
 
@@ -557,7 +557,7 @@ async fn nul_in_a_text_is_no_failure_of_the_database(home: Home) {
     assert_eq!(code(error), ErrorCode::NotFound);
     let mut odd = report(NODE, DISK);
     odd.disks[0].path = "/disk\0".to_owned();
-    db.register(&odd, |_| false).await.unwrap();
+    db.register(&odd, |_, _| false).await.unwrap();
     assert_eq!(db.snapshot().await.unwrap().disks[0].path, "/disk\u{fffd}");
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use afs_decisions::{EVIDENCE_FRESH_MS, NodeId};
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use crate::api::{NodeLiveness, NodeReport};
 
@@ -125,10 +126,15 @@ impl Live {
         }
     }
 
-    /// Whether a node is up, or may be and has not had the time to say so yet.
-    pub(super) fn may_be_up(&self, node: &str) -> bool {
+    /// Whether a node is up and has a disk, or may be and has not had the time to say so yet. One that was restarted with another
+    /// disk in its place does not have it any more.
+    pub(super) fn may_have(&self, node: &str, disk: Uuid) -> bool {
         let nodes = self.nodes.lock();
-        nodes.get(node).is_some_and(|entry| self.liveness(entry) != NodeLiveness::Down)
+        let entry = nodes.get(node).filter(|it| self.liveness(it) != NodeLiveness::Down);
+        let last = entry.map(|entry| entry.last.as_ref());
+        last.is_some_and(|last| {
+            last.is_none_or(|seen| seen.report.disks.iter().any(|it| it.uuid == disk))
+        })
     }
 
     /// All known nodes at this moment.

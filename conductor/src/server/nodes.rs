@@ -30,7 +30,7 @@ pub(super) async fn take_in(
     mut report: NodeReport,
 ) -> Result<ReportAnswer, DbError> {
     check(name, &mut report)?;
-    let decided = shared.db.register(&report, |node| shared.live.may_be_up(node)).await;
+    let decided = shared.db.register(&report, |node, disk| shared.live.may_have(node, disk)).await;
     if matches!(decided, Err(DbError::Unavailable(_) | DbError::Unknown(_))) {
         shared.live.heard_from(name);
     }

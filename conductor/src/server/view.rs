@@ -105,7 +105,7 @@ impl View {
             replicas.iter().map(|row| Some(reports.replicas.get(&row.uuid)?.allocated_bytes));
         let allocated_bytes = allocated.sum();
         let replicas: Vec<Replica> =
-            replicas.iter().map(|row| replica(row, config, reports)).collect();
+            replicas.iter().map(|row| self.replica(row, config, reports)).collect();
         let shards = config.map_or(0, |config| config.shards.len());
         let shard_bytes =
             config.map_or(0, |config| config.shard_blocks.saturating_mul(BLOCK_BYTES));
@@ -131,6 +131,37 @@ impl View {
             version: row.version,
             created_ms: row.created_ms,
         }
+    }
+
+    fn replica(
+        &self,
+        row: &ReplicaRow,
+        config: Option<&VolumeConfig>,
+        reports: &Reports<'_>,
+    ) -> Replica {
+        let report = reports.replicas.get(&row.uuid);
+        let shard = usize::try_from(row.shard).unwrap_or(usize::MAX);
+        let shard = config.and_then(|config| config.shards.get(shard));
+        let member = shard.and_then(|shard| shard.member(row.uuid));
+        let holder = member.and_then(|member| self.node_name(member.node));
+        let mut replica = Replica {
+            uuid: row.uuid,
+            shard: row.shard,
+            in_sync: member.is_some_and(|member| member.role == Role::InSync),
+            resync: reports.resyncs.get(&row.uuid).map(|report| resync(report)),
+            node: row.node.clone(),
+            disk: row.disk,
+            state: report.map(|report| report.state),
+            error: report.and_then(|report| report.error.clone()),
+        };
+        if let Some(holder) = holder.filter(|holder| *holder != row.node) {
+            replica.state = Some(ReplicaState::Failed);
+            replica.error = Some(format!(
+                "its disk is in node {}, which holds another replica of the shard; put it back into node {holder}",
+                row.node
+            ));
+        }
+        replica
     }
 
     /// A volume is as bad as its worst shard.
@@ -286,23 +317,6 @@ fn namespace(row: &NamespaceRow) -> Namespace {
         size_bytes: row.size_bytes,
         nguid: Nguid(row.nguid.into_bytes()),
         read_only: row.read_only,
-    }
-}
-
-fn replica(row: &ReplicaRow, config: Option<&VolumeConfig>, reports: &Reports<'_>) -> Replica {
-    let report = reports.replicas.get(&row.uuid);
-    let shard = usize::try_from(row.shard).unwrap_or(usize::MAX);
-    let shard = config.and_then(|config| config.shards.get(shard));
-    let role = shard.and_then(|shard| shard.member(row.uuid)).map(|member| member.role);
-    Replica {
-        uuid: row.uuid,
-        shard: row.shard,
-        in_sync: role == Some(Role::InSync),
-        resync: reports.resyncs.get(&row.uuid).map(|report| resync(report)),
-        node: row.node.clone(),
-        disk: row.disk,
-        state: report.map(|report| report.state),
-        error: report.and_then(|report| report.error.clone()),
     }
 }
 
