@@ -5,7 +5,8 @@
 //! - A volume whose leader is being emptied is moved to another node that holds a replica.
 //! - A replica on a node or disk that is being emptied gets a successor elsewhere; when that one is
 //!   in sync, the old one goes. Only under a leader that has claimed the volume, as it does the
-//!   copying.
+//!   copying. Where no other node is left, a replica that is out of sync goes first: so a new disk
+//!   takes the place of a broken one.
 
 use std::collections::BTreeSet;
 
@@ -96,8 +97,17 @@ fn move_away(
     let copies = usize::from(copies);
     for (number, shard) in (0u32..).zip(&config.shards) {
         let leaves = |replica: Uuid, node| leaving.contains(&replica) || is_draining(node);
+        let bytes = config.blocks_of_shard(number).saturating_mul(afs_decisions::BLOCK_BYTES);
         let old = shard.members.iter().find(|member| leaves(member.replica, member.node));
-        let Some(old) = old else { continue };
+        let Some(old) = old else {
+            // One that went first is still to be replaced.
+            if shard.members.len() < copies
+                && let Ok(place) = place_one(beliefs, shard, bytes)
+            {
+                return Some(Move::Add { shard: number, disk: place.disk });
+            }
+            continue;
+        };
         let staying = shard.members.iter().filter(|it| !leaves(it.replica, it.node));
         let staying: Vec<_> = staying.collect();
         let in_sync = staying.iter().filter(|it| it.role == Role::InSync).count();
@@ -106,9 +116,14 @@ fn move_away(
         }
         *moves += 1;
         if staying.len() < copies && *moves <= MOVES_MAX {
-            let bytes = config.blocks_of_shard(number).saturating_mul(afs_decisions::BLOCK_BYTES);
-            let disk = place_one(beliefs, shard, bytes).ok()?.disk;
-            return Some(Move::Add { shard: number, disk });
+            if let Ok(place) = place_one(beliefs, shard, bytes) {
+                return Some(Move::Add { shard: number, disk: place.disk });
+            }
+            let mut others = shard.clone();
+            others.members.retain(|member| member.replica != old.replica);
+            if old.role == Role::OutOfSync && place_one(beliefs, &others, bytes).is_ok() {
+                return Some(Move::Remove { shard: number, replica: old.replica });
+            }
         }
     }
     None
