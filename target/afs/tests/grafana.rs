@@ -5,16 +5,17 @@ mod common;
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
+use common::grafana::{folder as grafana, metrics_in_use};
 use common::{Place, Running, free_address, http, keep_busy, wait_for};
 use serde_json::Value;
 
 const NQN: &str = "nqn.2026-11.test:seen";
 
-fn grafana() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../grafana")
+fn read(name: &str) -> String {
+    fs::read_to_string(grafana().join(name)).unwrap()
 }
 
 /// Whether the program is there. In CI it must be.
@@ -30,10 +31,14 @@ fn installed(program: &str) -> bool {
     found
 }
 
-/// The dashboard's queries, with its variables filled in: (panel, query).
+fn dashboard(name: &str) -> Value {
+    let text = fs::read_to_string(grafana().join("dashboards").join(name)).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+/// The node's dashboard's queries, with its variables filled in: (panel, query).
 fn queries() -> Vec<(String, String)> {
-    let text = fs::read_to_string(grafana().join("dashboards/afs-node.json")).unwrap();
-    let dashboard: Value = serde_json::from_str(&text).unwrap();
+    let dashboard = dashboard("afs-node.json");
     let mut queries = Vec::new();
     for panel in dashboard["panels"].as_array().unwrap() {
         for target in panel["targets"].as_array().into_iter().flatten() {
@@ -146,9 +151,9 @@ fn prometheus_accepts_the_whole_scrape() {
 
 #[test]
 fn every_panel_has_a_unit_and_says_what_it_shows() {
-    let text = fs::read_to_string(grafana().join("dashboards/afs-node.json")).unwrap();
-    let dashboard: Value = serde_json::from_str(&text).unwrap();
-    for panel in dashboard["panels"].as_array().unwrap() {
+    let dashboards = [dashboard("afs-node.json"), dashboard("afs-cluster.json")];
+    let panels = dashboards.iter().flat_map(|dashboard| dashboard["panels"].as_array().unwrap());
+    for panel in panels {
         let title = &panel["title"];
         if panel["type"] == "row" {
             continue;
@@ -156,6 +161,30 @@ fn every_panel_has_a_unit_and_says_what_it_shows() {
         assert!(panel["fieldConfig"]["defaults"]["unit"].is_string(), "{title} has no unit");
         assert!(panel["description"].as_str().is_some_and(|text| !text.is_empty()), "{title}");
         assert!(!panel["targets"].as_array().unwrap().is_empty(), "{title} has no query");
+    }
+}
+
+#[test]
+fn every_alert_says_what_to_do_and_stands_in_the_readme() {
+    let (rules, readme) = (read("rules.yml"), read("README.md"));
+    let alerts: Vec<&str> = rules.split("- alert: ").skip(1).collect();
+    assert!(alerts.len() >= 17, "{}", alerts.len());
+    for alert in alerts {
+        let name = alert.lines().next().unwrap();
+        for part in ["severity: ", "summary: ", "description: "] {
+            assert!(alert.contains(part), "{name} has no {part}");
+        }
+        assert!(readme.contains(&format!("`{name}`")), "{name} is not in grafana/README.md");
+    }
+}
+
+#[test]
+fn every_metric_in_use_is_explained() {
+    let readme = read("README.md");
+    let used = metrics_in_use();
+    assert!(used.len() > 40, "{}", used.len());
+    for metric in used {
+        assert!(readme.contains(&format!("`{metric}`")), "{metric} is not in grafana/README.md");
     }
 }
 

@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 #![allow(clippy::unwrap_used)]
 
+pub mod grafana;
+
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -18,6 +20,9 @@ use tempfile::TempDir;
 /// Long enough for a busy machine; nothing here normally takes a second.
 pub const SOON: Duration = Duration::from_secs(60);
 
+/// Worth a line in the output of a test that fails.
+const LONG: Duration = Duration::from_secs(1);
+
 /// A port that was free a moment ago.
 pub fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
@@ -25,9 +30,13 @@ pub fn free_address() -> SocketAddr {
 
 /// Waits until `look` finds something.
 pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + SOON;
+    let begun = Instant::now();
+    let deadline = begun + SOON;
     loop {
         if let Some(found) = look() {
+            if begun.elapsed() > LONG {
+                eprintln!("waited {:?} for {what}", begun.elapsed());
+            }
             return found;
         }
         assert!(Instant::now() < deadline, "waited in vain for {what}");
@@ -117,9 +126,9 @@ fn collect(
     })
 }
 
-/// `afs` with these words.
+/// `afs` with these words. It dies with the test, whatever ends that.
 pub fn afs(words: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_afs"));
+    let mut command = nvmf_tests::process::tied(env!("CARGO_BIN_EXE_afs"));
     command.args(words);
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AFS_")) {
         command.env_remove(name);
