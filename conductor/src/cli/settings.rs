@@ -245,6 +245,20 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_explains_every_key_and_shows_the_unit() {
+        let readme = include_str!("../../../README.md");
+        let (_, conductor) = readme.split_once("**A conductor** (`conductor.toml`):").unwrap();
+        let (conductor, _) = conductor.split_once("## A cluster").unwrap();
+        for key in KEYS {
+            let named = format!("`{key}`");
+            let first = |line: &str| line.split(" | ").next().unwrap_or("").contains(&named);
+            assert!(conductor.lines().any(first), "`{key}` is not in the README");
+        }
+        let unit = include_str!("../../conductor.service");
+        assert!(readme.contains(unit), "conductor.service is not in the README");
+    }
+
+    #[test]
     fn database_is_postgresql_and_its_password_is_not_shown() {
         let text = "data = '/x'\ndatabase = 'postgres://afs:secret@db.example/afs'";
         let place = parse(text).unwrap().in_force().unwrap().conductor.database;

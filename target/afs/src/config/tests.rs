@@ -27,6 +27,20 @@ fn usable() -> Settings {
 }
 
 #[test]
+fn the_readme_explains_every_key_and_shows_the_unit() {
+    let readme = include_str!("../../../../README.md");
+    let (_, node) = readme.split_once("**A node** (`afs.toml`):").unwrap();
+    let (node, _) = node.split_once("**A conductor**").unwrap();
+    let command = Settings::augment_args(Command::new("afs"));
+    for argument in command.get_arguments().filter(|argument| argument.get_id() != "help") {
+        let key = argument.get_long().unwrap().replace('-', "_");
+        let row = |line: &str| line.starts_with(&format!("| `{key}` |"));
+        assert!(node.lines().any(row), "`{key}` is not in the README");
+    }
+    assert!(readme.contains(include_str!("../../afs.service")), "afs.service is not in the README");
+}
+
+#[test]
 fn every_flag_is_a_key_of_the_file_and_has_its_variable() {
     let command = Settings::augment_args(Command::new("afs"));
     for argument in command.get_arguments().filter(|argument| argument.get_id() != "help") {
