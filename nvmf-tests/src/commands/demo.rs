@@ -3,6 +3,8 @@
 //! Nothing is acted: the commands shown are the ones that run, and each line of the closing table is something that
 //! was checked, not only done.
 
+mod cluster;
+
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -41,7 +43,7 @@ pub fn demo(consent: Consent) -> Result<()> {
     demo.play()?;
     println!("\n{}", demo.table);
     println!(
-        "  {} seconds; the guest, the node and their files are gone again.",
+        "  {} seconds; the guest, the nodes and their files are gone again.",
         begin.elapsed().as_secs()
     );
     println!(
@@ -92,7 +94,8 @@ impl Demo {
         self.survive(&guest, &mut node, &connection)?;
         self.grow_and_leave(&guest, &mut node, &connection)?;
         drop(node);
-        self.rdma(&guest)
+        self.rdma(&guest)?;
+        cluster::show(self, &guest)
     }
 
     fn connect(&mut self, guest: &Guest, node: &Node) -> Result<Connection> {
