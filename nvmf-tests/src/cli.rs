@@ -14,19 +14,25 @@ use crate::process::run;
 #[derive(Clone, Debug)]
 pub struct Conductor {
     program: PathBuf,
-    api: SocketAddr,
+    apis: String,
 }
 
 impl Conductor {
     /// The command line for the API at `api`.
     pub fn new(api: SocketAddr) -> Result<Self> {
-        Ok(Self { program: paths::built("conductor")?, api })
+        Self::of_several(&[api])
+    }
+
+    /// The command line for several conductors, of which one is active.
+    pub fn of_several(apis: &[SocketAddr]) -> Result<Self> {
+        let apis: Vec<String> = apis.iter().map(|api| format!("http://{api}")).collect();
+        Ok(Self { program: paths::built("conductor")?, apis: apis.join(",") })
     }
 
     /// Runs one command and returns what a person would see.
     pub fn text(&self, words: &str) -> Result<String> {
         let mut command = Command::new(&self.program);
-        command.arg("--api").arg(format!("http://{}", self.api)).args(words.split_whitespace());
+        command.args(["--api", &self.apis]).args(words.split_whitespace());
         let output = run(&mut command).with_context(|| format!("conductor {words}"))?;
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
@@ -34,7 +40,7 @@ impl Conductor {
     /// Runs one command, words separated by blanks, and returns the JSON that it prints (null for none).
     pub fn call(&self, words: &str) -> Result<Value> {
         let mut command = Command::new(&self.program);
-        command.arg("--api").arg(format!("http://{}", self.api)).args(["--output", "json"]);
+        command.args(["--api", &self.apis, "--output", "json"]);
         command.args(words.split_whitespace());
         let output = run(&mut command).with_context(|| format!("conductor {words}"))?;
         let text = String::from_utf8_lossy(&output.stdout);
@@ -62,7 +68,7 @@ impl Conductor {
 
     /// Bytes free on all disks together, as the nodes last reported.
     pub fn free_bytes(&self) -> Result<u64> {
-        let disks = crate::http::get_json(self.api, "/api/v1/disks")?;
+        let disks = self.call("disk list")?;
         let list =
             disks.as_array().or_else(|| disks["disks"].as_array()).context("no list of disks")?;
         if list.is_empty() {

@@ -2,8 +2,8 @@
 //!
 //! fio can verify what it wrote while it lives; after a power cut the question is different: is every write there whose
 //! acknowledgement somebody saw? `lab ledger write` runs in the guest, stamps blocks with a rising number and
-//! prints each stamp once the device acknowledged it; the lab outside remembers, cuts the power, and compares with
-//! what `lab ledger read` finds after the next boot.
+//! prints each stamp once the device acknowledged it, and how long that took; the lab outside remembers, cuts the power, and
+//! compares with what `lab ledger read` finds after the next boot. [`crate::writers`] looks at the times.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -11,6 +11,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -50,10 +51,12 @@ fn stamp_stripe(file: &File, thread: u64, blocks: u64, threads: u64, from: u64) 
         random ^= random << 17;
         let block = random % (blocks / threads) * threads + thread;
         fill(buffer, block, stamp);
+        let begin = Instant::now();
         file.write_all_at(buffer, block * BLOCK as u64)
             .with_context(|| format!("write block {block}"))?;
+        let took = begin.elapsed().as_micros();
         // One write call per line: the reader outside takes a line as an acknowledgement.
-        io::stdout().lock().write_all(format!("{block} {stamp}\n").as_bytes())?;
+        io::stdout().lock().write_all(format!("{block} {stamp} {took}\n").as_bytes())?;
     }
     Ok(())
 }
@@ -114,9 +117,19 @@ pub fn compare(acknowledged: &Stamps, found: &str) -> Result<()> {
     Ok(())
 }
 
+/// The blocks that were written, and how long each write took, in what the writer printed.
+pub fn times(printed: &str) -> impl Iterator<Item = (u64, Duration)> {
+    let whole = printed.rfind('\n').map_or("", |end| &printed[..end]);
+    whole.lines().filter_map(|line| {
+        let mut words = line.split(' ');
+        let block = words.next()?.parse().ok()?;
+        Some((block, Duration::from_micros(words.nth(1)?.parse().ok()?)))
+    })
+}
+
 fn parse(line: &str) -> Option<(u64, u64)> {
-    let (block, stamp) = line.split_once(' ')?;
-    Some((block.parse().ok()?, stamp.parse().ok()?))
+    let mut words = line.split(' ');
+    Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
 }
 
 fn open(device: &Path, write: bool) -> Result<File> {
@@ -176,6 +189,12 @@ mod tests {
         fill(&mut later, 5, 78);
         buffer[..512].copy_from_slice(&later[..512]);
         assert_eq!(stamp_of(&buffer, 5), None);
+    }
+
+    #[test]
+    fn times_of_whole_lines_are_told() {
+        let times: Vec<_> = times("3 1 250\n4 1 9\n3 2 1").collect();
+        assert_eq!(times, [(3, Duration::from_micros(250)), (4, Duration::from_micros(9))]);
     }
 
     #[test]

@@ -30,4 +30,5 @@ pub mod process;
 pub mod scene;
 pub mod table;
 pub mod wire;
+pub mod writers;
 pub mod zookeeper;

@@ -6,7 +6,7 @@
 use std::env;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -61,12 +61,17 @@ pub fn shared_server_for(test: &str) -> Option<&'static Server> {
 impl Server {
     /// An empty server.
     fn start() -> Result<Self> {
+        Self::start_on(Ipv4Addr::LOCALHOST)
+    }
+
+    /// The same on an address of this machine that is not loopback, for clients in other network namespaces.
+    pub fn start_on(ip: Ipv4Addr) -> Result<Self> {
         let folder = RunDir::new("zookeeper")?;
         // Free now, and the kernel does not give it out again soon.
-        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let address = TcpListener::bind((ip, 0))?.local_addr()?;
         let config = format!(
             "tickTime={TICK_MS}\nmaxSessionTimeout={SESSION_MS_MAX}\ndataDir={}\nclientPort={}\n\
-             clientPortAddress=127.0.0.1\nmaxClientCnxns=0\nadmin.enableServer=false\nforceSync=no\n\
+             clientPortAddress={ip}\nmaxClientCnxns=0\nadmin.enableServer=false\nforceSync=no\n\
              4lw.commands.whitelist=ruok\n",
             folder.path().join("data").display(),
             address.port()

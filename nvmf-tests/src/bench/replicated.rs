@@ -6,8 +6,7 @@ use anyhow::{Context, Result, ensure};
 use super::Effort;
 use super::example::Example;
 use super::figures::{at_least, at_most, median, no_bar};
-use crate::cluster::Cluster;
-use crate::http::Metrics;
+use crate::cluster::{Cluster, Plan};
 use crate::prepare::say;
 use crate::table::Table;
 
@@ -33,7 +32,7 @@ struct Sample {
 pub fn run(effort: Effort) -> Result<Table> {
     let (rounds, seconds) = if effort == Effort::Full { (7, 2.0) } else { (1, 0.1) };
     let host = Example::build("afs-fabric", "host", effort)?;
-    let cluster = Cluster::start_built(3, "1G", effort == Effort::Full)?;
+    let cluster = Cluster::start(&Plan::small().optimised(effort == Effort::Full))?;
     let mut leaders = Vec::new();
     for (name, replicas) in VOLUMES {
         let options = format!("--replicas {replicas} --min-in-sync {}", replicas.min(2));
@@ -111,8 +110,8 @@ fn leader(cluster: &Cluster, volume: &str) -> Result<usize> {
 /// System calls and calls to peers of all nodes so far.
 fn counted(cluster: &Cluster) -> Result<[f64; 2]> {
     let mut sums = [0.0; 2];
-    for index in 0..cluster.nodes() {
-        let metrics: Metrics = cluster.metrics(index)?;
+    for node in &cluster.nodes {
+        let metrics = node.metrics()?;
         for (sum, name) in
             sums.iter_mut().zip(["afs_reactor_syscalls_total", "afs_peer_calls_total"])
         {

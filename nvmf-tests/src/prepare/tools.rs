@@ -33,7 +33,7 @@ use Need::{File, Library, Postgres, Program};
 /// ZooKeeper itself; its manifest names what it needs.
 pub const ZOOKEEPER_JAR: &str = "/usr/share/java/zookeeper.jar";
 
-const TOOLS: [Tool; 22] = [
+const TOOLS: [Tool; 24] = [
     Tool { need: Program("qemu-system-x86_64"), package: "qemu-system-x86" },
     Tool { need: Program("busybox"), package: "busybox-static" },
     Tool { need: Program("modprobe"), package: "kmod" },
@@ -47,6 +47,8 @@ const TOOLS: [Tool; 22] = [
     Tool { need: Program("ss"), package: "iproute2" },
     Tool { need: Program("fstrim"), package: "util-linux" },
     Tool { need: Program("setpriv"), package: "util-linux" },
+    Tool { need: Program("nsenter"), package: "util-linux" },
+    Tool { need: Program("nft"), package: "nftables" },
     Tool { need: Program("bash"), package: "bash" },
     Tool { need: Program("prometheus"), package: "prometheus" },
     Tool { need: Program("rdma"), package: "iproute2" },

@@ -1,78 +1,179 @@
-//! Three nodes and a conductor, and a stock host with a path to each node.
+//! Three nodes in network namespaces of their own, two conductors, real ZooKeeper and PostgreSQL, and a stock host with a path to
+//! each node: whatever fails, the host's I/O goes on.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use nvmf_tests::cluster::Cluster;
+use nvmf_tests::cluster::{Cluster, Cut, Plan, network};
 use nvmf_tests::fio::Rounds;
-use nvmf_tests::nvme::{self, NOTICE};
+use nvmf_tests::nvme::NOTICE;
 use nvmf_tests::scene::{Scene, nqn};
+use nvmf_tests::writers::Writers;
 
 const ROUND: &str = "rw=randwrite bsrange=4k-64k iodepth=16 size=4m";
-const DEADLINE: Duration = Duration::from_secs(120);
+const CONNECT: &str = "--reconnect-delay 1 --ctrl-loss-tmo 120 --keep-alive-tmo 5";
+const VOLUME: &str = "trio";
+/// Of the volume, for stamped writes.
+const BLOCKS: u64 = 16384;
+/// Of each step; a path that is lost in silence takes a host as long as its keep-alive.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// What a host may notice of a planned restart at most.
+const PLANNED_STALL: Duration = Duration::from_secs(1);
 
-pub fn replicated_volume_outlives_each_of_its_nodes(scene: &mut Scene) -> Result<()> {
-    // What a host says while a path is away. An I/O error is not among it.
-    scene.expect_complaints(&["nvme nvme", "no usable path"]);
-    let mut cluster = Cluster::start(3, "1G")?;
-    let played = play(scene, &mut cluster);
-    played.with_context(|| cluster.logs(40))
+pub fn no_failure_takes_a_replicated_volume_from_its_host(scene: &mut Scene) -> Result<()> {
+    with_cluster(scene, "no_failure_takes_a_replicated_volume_from_its_host", everything_fails)
 }
 
-fn play(scene: &Scene, cluster: &mut Cluster) -> Result<()> {
-    let name = nqn("trio");
-    cluster.export("trio", "256M", "--replicas 3 --min-in-sync 2", &name)?;
-    cluster.healed("trio")?;
-    let options = "--reconnect-delay 1 --ctrl-loss-tmo 120 --keep-alive-tmo 5";
-    let mut disk = String::new();
-    for index in 0..cluster.nodes() {
-        let connection = nvme::connect(&scene.guest, &cluster.target(index)?, &name, options)?;
-        ensure!(disk.is_empty() || disk == connection.disk, "{disk} and {}", connection.disk);
-        disk = connection.disk;
+pub fn restart_of_all_nodes_in_turn_is_hardly_noticed(scene: &mut Scene) -> Result<()> {
+    with_cluster(scene, "restart_of_all_nodes_in_turn_is_hardly_noticed", nodes_restart)
+}
+
+/// Plays with a full cluster whose volume the host has connected to, and looks at both afterwards.
+fn with_cluster(
+    scene: &mut Scene,
+    test: &str,
+    play: fn(&Scene, &mut Cluster, &str) -> Result<()>,
+) -> Result<()> {
+    if !network::may_run(test) {
+        return Ok(());
     }
+    // What a host says while a path is away. An I/O error is not among it.
+    scene.expect_complaints(&["nvme nvme", "no usable path"]);
+    let mut cluster = Cluster::start(&Plan::full())?;
+    let name = nqn(VOLUME);
+    cluster.export(VOLUME, "256M", "--replicas 3 --min-in-sync 2", &name)?;
+    cluster.healed(VOLUME)?;
+    let disk = cluster.connect(&scene.guest, &name, CONNECT)?;
     let states =
         "cat /sys/class/nvme/nvme*/nvme*c*n1/ana_state | sort | uniq -c | tr -s ' ' | tr '\\n' ','";
     let shown = scene.guest.ok(states)?;
     ensure!(shown.trim() == "2 non-optimized, 1 optimized,", "paths: {shown}");
-
-    let mut load = Rounds::start(&scene.guest, &disk, ROUND)?;
-    load.go_on(1, DEADLINE)?;
-
-    let leader = cluster.leader("trio")?;
-    cluster.kill_node(leader)?;
-    load.go_on(1, DEADLINE).context("after the leader was killed")?;
-    cluster.start_node(leader)?;
-    cluster.healed("trio")?;
-
-    let replica = (cluster.leader("trio")? + 1) % cluster.nodes();
-    cluster.kill_node(replica)?;
-    load.go_on(1, DEADLINE).context("after a replica was killed")?;
-    cluster.start_node(replica)?;
-    cluster.healed("trio")?;
-
-    cluster.kill_conductor()?;
-    load.go_on(1, DEADLINE).context("without the conductor")?;
-    cluster.start_conductor()?;
-
-    let leader = cluster.leader("trio")?;
-    cluster.freeze(leader, false)?;
-    load.go_on(1, DEADLINE).context("with the leader frozen")?;
-    cluster.freeze(leader, true)?;
-    cluster.healed("trio")?;
-    load.go_on(1, DEADLINE).context("after it went on")?;
-    load.finish(DEADLINE)?;
-
-    // Each node in turn leads and reads its own replica: all hold the same.
-    let mut sums = Vec::new();
-    for index in 1..=cluster.nodes() {
-        cluster.conductor()?.call(&format!("volume lead trio --on n{index}"))?;
-        cluster.healed("trio")?;
-        sums.push(
-            scene.guest.ok(&format!("dd if={disk} bs=1M iflag=direct status=none | sha256sum"))?,
-        );
-    }
-    ensure!(sums.iter().all(|sum| *sum == sums[0]), "replicas differ: {sums:?}");
+    play(scene, &mut cluster, &disk).with_context(|| cluster.logs(40))?;
     cluster.assert_no_panic()?;
     scene.guest.ok(&format!("nvme disconnect -n {name}"))?;
     scene.guest.eventually(NOTICE, "! ls /dev/nvme*n1").map(drop)
+}
+
+fn everything_fails(scene: &Scene, cluster: &mut Cluster, disk: &str) -> Result<()> {
+    let load = Rounds::start(&scene.guest, disk, ROUND)?;
+    let mut play = Play { cluster, load };
+    play.goes_on("at the start")?;
+    play.nodes_fail()?;
+    play.those_who_decide_fail()?;
+    play.links_fail()?;
+    play.power_fails()?;
+    play.load.finish(DEADLINE)?;
+    cluster.assert_replicas_equal(VOLUME, &scene.guest, disk)
+}
+
+struct Play<'a> {
+    cluster: &'a mut Cluster,
+    load: Rounds,
+}
+
+impl Play<'_> {
+    /// Waits until a whole round was written and read back that began after whatever has just failed.
+    fn goes_on(&mut self, when: &str) -> Result<()> {
+        let begin = Instant::now();
+        self.load.go_on(1, DEADLINE).with_context(|| format!("I/O {when}"))?;
+        println!("I/O goes on {when}: {:.1} s", begin.elapsed().as_secs_f32());
+        Ok(())
+    }
+
+    fn healed(&self) -> Result<()> {
+        self.cluster.healed(VOLUME)
+    }
+
+    fn nodes_fail(&mut self) -> Result<()> {
+        let leader = self.cluster.leader(VOLUME)?;
+        self.cluster.nodes[leader].kill()?;
+        self.goes_on("after the leader was killed")?;
+        self.cluster.nodes[leader].start()?;
+        self.healed()?;
+
+        let replica = (self.cluster.leader(VOLUME)? + 1) % self.cluster.nodes.len();
+        self.cluster.nodes[replica].kill()?;
+        self.goes_on("after a replica was killed")?;
+        self.cluster.nodes[replica].start()?;
+        self.healed()?;
+
+        let leader = self.cluster.leader(VOLUME)?;
+        self.cluster.nodes[leader].freeze()?;
+        self.goes_on("with the leader frozen")?;
+        self.cluster.nodes[leader].thaw()?;
+        self.goes_on("after it went on")?;
+        self.healed()
+    }
+
+    fn those_who_decide_fail(&mut self) -> Result<()> {
+        let active = self.cluster.active()?;
+        self.cluster.conductors[active].kill()?;
+        self.goes_on("after the active conductor was killed")?;
+        ensure!(self.cluster.active()? != active, "the other one is active");
+        self.cluster.conductors[active].start()?;
+
+        self.cluster.servers()?.zookeeper.stop()?;
+        self.goes_on("without ZooKeeper")?;
+        self.cluster.servers()?.zookeeper.resume()?;
+        self.cluster.active()?;
+
+        self.cluster.servers()?.postgres.kill()?;
+        self.goes_on("without PostgreSQL")?;
+        self.cluster.servers()?.postgres.go_on()?;
+        self.healed().context("with PostgreSQL again")
+    }
+
+    fn links_fail(&mut self) -> Result<()> {
+        for cut in [Cut::FromPeers, Cut::Everything] {
+            let leader = self.cluster.leader(VOLUME)?;
+            self.cluster.network()?.cut(leader, cut)?;
+            self.goes_on(&format!("with the leader's link cut: {cut:?}"))?;
+            self.cluster.network()?.mend(leader)?;
+            self.healed().with_context(|| format!("after the cut was mended: {cut:?}"))?;
+        }
+        Ok(())
+    }
+
+    /// All at once, and back one by one in an order that nobody would choose.
+    fn power_fails(&mut self) -> Result<()> {
+        let cluster = &mut *self.cluster;
+        for member in cluster.nodes.iter_mut().chain(&mut cluster.conductors) {
+            member.kill()?;
+        }
+        cluster.servers()?.zookeeper.stop()?;
+        cluster.servers()?.postgres.kill()?;
+
+        cluster.nodes[2].launch()?;
+        cluster.servers()?.postgres.go_on()?;
+        cluster.nodes[0].launch()?;
+        cluster.conductors[1].launch()?;
+        cluster.servers()?.zookeeper.resume()?;
+        cluster.nodes[1].launch()?;
+        cluster.conductors[0].launch()?;
+        for member in cluster.nodes.iter_mut().chain(&mut cluster.conductors) {
+            member.ready()?;
+        }
+        self.goes_on("after everything lost its power")?;
+        self.healed()
+    }
+}
+
+fn nodes_restart(scene: &Scene, cluster: &mut Cluster, disk: &str) -> Result<()> {
+    let mut writers = Writers::start(&scene.guest, disk, BLOCKS, 0)?;
+    for index in 0..cluster.nodes.len() {
+        let name = cluster.nodes[index].name().to_owned();
+        let mark = writers.mark();
+        cluster.conductor()?.call(&format!("node drain {name}"))?;
+        cluster.leader_but(VOLUME, Some(index))?;
+        cluster.nodes[index].stop()?;
+        writers.go_on().with_context(|| format!("without {name}"))?;
+        cluster.nodes[index].start()?;
+        cluster.conductor()?.call(&format!("node resume {name}"))?;
+        cluster.healed(VOLUME)?;
+        writers.go_on().with_context(|| format!("with {name} back"))?;
+        let stall = writers.longest_since(mark)?;
+        println!("restart of {name}: the longest write took {stall:?}");
+        ensure!(stall < PLANNED_STALL, "restart of {name}: a write took {stall:?}");
+    }
+    writers.end()
 }

@@ -53,6 +53,9 @@ nvmf_tests::on_every_kernel! {
         digests {
             digests_change_nothing_but_the_checking,
         }
+        cluster {
+            no_failure_takes_a_replicated_volume_from_its_host,
+        }
     }
     over rdma alone {
         multipath {
@@ -69,7 +72,7 @@ nvmf_tests::on_every_kernel! {
     }
     over tcp alone {
         cluster {
-            replicated_volume_outlives_each_of_its_nodes,
+            restart_of_all_nodes_in_turn_is_hardly_noticed,
         }
     }
     over rdma alone {
