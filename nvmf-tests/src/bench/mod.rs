@@ -10,6 +10,7 @@ mod idle;
 mod instructions;
 mod loopback;
 mod replicated;
+mod resync;
 mod start;
 mod store;
 
@@ -91,6 +92,13 @@ pub const BENCHES: &[Bench] = &[
         programs: &["afs", "conductor"],
         kernels: &[Kernel::V6_12],
         run: failover::run,
+    },
+    Bench {
+        name: "resync",
+        about: "bytes that a resync copies, against those that differ, after a replica was away for a minute of random writes",
+        programs: &["afs", "conductor"],
+        kernels: &[Kernel::V6_12],
+        run: resync::run,
     },
     Bench {
         name: "idle",
