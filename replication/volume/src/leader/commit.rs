@@ -4,7 +4,6 @@
 //! everything pending, is on all in-sync replicas of the same epoch.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use afs_store::Generation;
 use futures_util::future::join_all;
@@ -14,7 +13,6 @@ use super::{Host, Leader, Shared};
 use crate::leader::pending::Pending;
 use crate::message::Body;
 use crate::mutant::{Mutant, planted};
-use crate::params::nanos;
 
 impl Shared {
     pub(super) fn count_write(&self) {
@@ -27,25 +25,16 @@ impl Shared {
 impl<H: Host> Leader<H> {
     /// Ends a generation whenever it is old or large enough.
     pub(super) async fn commit_loop(&self) {
-        while self.generation_grows_old().await {
+        loop {
+            // Who is over must not linger for as long as a generation lasts.
+            if self.either(self.over(), self.pause(self.shared().params.generation)).await.is_some()
+            {
+                return;
+            }
             let view = self.view();
             if view.phase == Phase::Serving && self.shared().writes.load(Ordering::Relaxed) > 0 {
                 self.end_generation().await;
             }
-        }
-    }
-
-    /// Waits for the time of a generation. False, at once, when the leader is over: its node cannot stop, nor lead the volume
-    /// again, before it has ended.
-    async fn generation_grows_old(&self) -> bool {
-        let until = self.now().saturating_add(nanos(self.shared().params.generation));
-        loop {
-            let view = self.view();
-            let left = until.saturating_sub(self.now());
-            if view.phase == Phase::Over || left == 0 {
-                return view.phase != Phase::Over;
-            }
-            self.view_changed(view.number, Duration::from_nanos(left)).await;
         }
     }
 

@@ -250,6 +250,13 @@ impl<H: Host> Leader<H> {
         let _ = select(changed, std::pin::pin!(self.pause(duration))).await;
     }
 
+    /// Waits until the leader is over.
+    async fn over(&self) {
+        let mut changes = self.shared().changes.subscribe();
+        // The sender is the leader's own.
+        let _ = changes.wait_for(|_| self.view().phase == Phase::Over).await;
+    }
+
     /// Waits for `future` or `duration`, whichever ends first. What is left of `future` is dropped.
     async fn within<T>(&self, duration: Duration, future: impl Future<Output = T>) -> Option<T> {
         let (future, pause) = (std::pin::pin!(future), std::pin::pin!(self.pause(duration)));

@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures_util::future::{Either, select};
 use uuid::Uuid;
 
 use super::call::{Ended, To};
@@ -145,20 +144,7 @@ impl<H: Host> Leader<H> {
 
     /// Waits for the writes that are open now. `None` when the leader is over: it closes failed ones no more.
     pub(super) async fn barrier_while_leading(&self) -> Option<()> {
-        let over = async {
-            loop {
-                let view = self.view();
-                if view.phase == Phase::Over {
-                    return;
-                }
-                self.view_changed(view.number, LOOK).await;
-            }
-        };
-        let barrier = std::pin::pin!(self.shared().tracker.barrier());
-        match select(barrier, std::pin::pin!(over)).await {
-            Either::Left(_) => Some(()),
-            Either::Right(_) => None,
-        }
+        self.either(self.shared().tracker.barrier(), self.over()).await
     }
 
     /// The in-sync replica that copies come from: the local one if there is one.

@@ -128,24 +128,23 @@ impl VolumeClient {
     ) -> (BufferMut, Result<(), VolumeError>) {
         let mut waiting = Waiting::new(self.host.cluster().params.patience);
         loop {
-            let mut failed = Failed::Again;
             if let Some(leader) = self.host.leading(self.volume) {
                 let result;
                 (buffer, result) = leader.read(lba, buffer).await;
                 if result != Err(VolumeError::NotLeader) {
                     return (buffer, result);
                 }
-            } else {
-                let blocks = (buffer.len() / afs_env::BLOCK_BYTES as usize) as u64;
-                match self.forward((READ, lba, blocks), None, buffer.len()).await {
-                    Ok(Some(data)) if data.len() == buffer.len() => {
-                        buffer.copy_from_slice(&data);
-                        return (buffer, Ok(()));
-                    }
-                    Ok(_) => {}
-                    Err(error) => failed = error,
-                }
             }
+            // Led elsewhere; one that was led here until now may end while others are under way already.
+            let blocks = (buffer.len() / afs_env::BLOCK_BYTES as usize) as u64;
+            let failed = match self.forward((READ, lba, blocks), None, buffer.len()).await {
+                Ok(Some(data)) if data.len() == buffer.len() => {
+                    buffer.copy_from_slice(&data);
+                    return (buffer, Ok(()));
+                }
+                Ok(_) => Failed::Again,
+                Err(failed) => failed,
+            };
             if let Err(error) = waiting.failed(failed) {
                 return (buffer, Err(error));
             }
@@ -198,7 +197,6 @@ impl VolumeClient {
             if gone() {
                 return Err(VolumeError::Unavailable);
             }
-            let mut failed = Failed::Again;
             if let Some(leader) = self.host.leading(self.volume) {
                 let result = match change.clone() {
                     Change::Write(data) => leader.write(lba, data, gone).await,
@@ -209,17 +207,16 @@ impl VolumeClient {
                 if result != Err(VolumeError::NotLeader) {
                     return result;
                 }
-            } else {
-                let (kind, data) = match change.clone() {
-                    Change::Write(data) => (WRITE, Some(data)),
-                    Change::Clear { deallocate: false } => (ZERO, None),
-                    Change::Clear { deallocate: true } => (TRIM, None),
-                };
-                match self.forward((kind, lba, blocks), data, 0).await {
-                    Ok(_) => return Ok(()),
-                    Err(error) => failed = error,
-                }
             }
+            let (kind, data) = match change.clone() {
+                Change::Write(data) => (WRITE, Some(data)),
+                Change::Clear { deallocate: false } => (ZERO, None),
+                Change::Clear { deallocate: true } => (TRIM, None),
+            };
+            let failed = match self.forward((kind, lba, blocks), data, 0).await {
+                Ok(_) => return Ok(()),
+                Err(failed) => failed,
+            };
             waiting.failed(failed)?;
             self.news().await;
         }
