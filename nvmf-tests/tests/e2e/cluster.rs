@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use nvmf_tests::cluster::{Cluster, Cut, Plan, network};
 use nvmf_tests::fio::Rounds;
 use nvmf_tests::nvme::NOTICE;
+use nvmf_tests::process::wait_until;
 use nvmf_tests::scene::{Scene, nqn};
 use nvmf_tests::writers::Writers;
 
@@ -17,6 +18,8 @@ const VOLUME: &str = "trio";
 const BLOCKS: u64 = 16384;
 /// Of each step; a path that is lost in silence takes a host as long as its keep-alive.
 const DEADLINE: Duration = Duration::from_secs(60);
+/// How long a leader may take to end when another one leads. Its node forwards meanwhile, but cannot lead again.
+const HANDED_OVER: Duration = Duration::from_secs(3);
 /// What a host may notice of a planned restart at most.
 const PLANNED_STALL: Duration = Duration::from_secs(1);
 
@@ -165,6 +168,10 @@ fn nodes_restart(scene: &Scene, cluster: &mut Cluster, disk: &str) -> Result<()>
         let mark = writers.mark();
         cluster.conductor()?.call(&format!("node drain {name}"))?;
         cluster.leader_but(VOLUME, Some(index))?;
+        let node = &cluster.nodes[index];
+        wait_until("the old leader to end", HANDED_OVER, || {
+            Ok(node.metrics()?.sum("afs_volume_serving").is_none().then_some(()))
+        })?;
         cluster.nodes[index].stop()?;
         writers.go_on().with_context(|| format!("without {name}"))?;
         cluster.nodes[index].start()?;
