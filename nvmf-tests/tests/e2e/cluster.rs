@@ -119,6 +119,9 @@ impl Play<'_> {
         self.goes_on("without ZooKeeper")?;
         self.cluster.servers()?.zookeeper.resume()?;
         self.cluster.active()?;
+        // With the database away nothing else may happen, and a ZooKeeper that starts is hard work for a small machine.
+        self.healed().context("with ZooKeeper again")?;
+        self.goes_on("with ZooKeeper again")?;
 
         self.cluster.servers()?.postgres.kill()?;
         self.goes_on("without PostgreSQL")?;
