@@ -65,10 +65,15 @@ impl<H: Host> Leader<H> {
             }
             match self.react(&view).await {
                 Reaction::Next(config) => return config.map(|config| *config),
-                Reaction::Nothing if self.view().phase == Phase::Serving => {}
-                Reaction::Nothing => return Some(config.clone()),
+                Reaction::Nothing | Reaction::Later(_) if self.view().phase != Phase::Serving => {
+                    return Some(config.clone());
+                }
+                Reaction::Nothing => self.shared().trouble.notified().await,
+                Reaction::Later(wait) => {
+                    let trouble = self.shared().trouble.notified();
+                    self.either(trouble, self.pause(wait)).await;
+                }
             }
-            self.shared().trouble.notified().await;
         }
     }
 
@@ -102,6 +107,10 @@ impl<H: Host> Leader<H> {
         let mut all = members.flat_map(|(shard, members)| members.iter().map(move |m| (shard, m)));
         let failed = all.find(|(_, member)| member.has_failed() && member.mode() >= Mode::Required);
         let Some((shard, member)) = failed else { return Reaction::Nothing };
+        let wait = shared.denied.lock().until.saturating_sub(self.now());
+        if wait > 0 {
+            return Reaction::Later(Duration::from_nanos(wait));
+        }
         self.stop_serving(view);
         let next = if member.mode() == Mode::InSync {
             self.drop_or_renew(view, shard, member.replica, self.unheard(view)).await
@@ -162,7 +171,10 @@ impl<H: Host> Leader<H> {
                 Some(config)
             }
             Err(ControlError::Denied(config)) if config.epoch > view.epoch() => self.claim().await,
-            Err(ControlError::Denied(_)) => self.renew(view).await,
+            Err(ControlError::Denied(_)) => {
+                self.shared().denied.lock().again(self.now());
+                self.renew(view).await
+            }
             Err(ControlError::Unknown) => self.claim().await,
         }
     }
@@ -272,9 +284,51 @@ impl<H: Host> Leader<H> {
     }
 }
 
+/// A replica that fails may not be dropped: for how long nobody is accused again. Meanwhile the volume serves reads, and the
+/// conductor gets no more than a few decisions a second of a leader that only it can help.
+#[derive(Default)]
+pub(super) struct Denials {
+    /// On this node's clock.
+    until: u64,
+    pause: Duration,
+}
+
+impl Denials {
+    /// One more; those that follow soon are waited after longer.
+    fn again(&mut self, now: u64) {
+        let soon = now.saturating_sub(self.until) < nanos(LONGEST_PAUSE * 2);
+        let pause = if soon { self.pause * 2 } else { FIRST_PAUSE };
+        self.pause = pause.clamp(FIRST_PAUSE, LONGEST_PAUSE);
+        self.until = now.saturating_add(nanos(self.pause));
+    }
+}
+
 /// What came of looking.
 enum Reaction {
     Nothing,
+    /// Nothing before this time.
+    Later(Duration),
     /// The next configuration, or none: somebody else leads.
     Next(Option<Box<VolumeConfig>>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn denials_that_follow_each_other_are_waited_after_longer() {
+        let mut denials = Denials::default();
+        let mut now = nanos(Duration::from_secs(100));
+        let mut pauses = Vec::new();
+        for _ in 0..7 {
+            denials.again(now);
+            pauses.push((denials.until - now) / 1_000_000);
+            now = denials.until;
+        }
+        assert_eq!(pauses, [50, 100, 200, 400, 800, 1000, 1000]);
+        now += nanos(LONGEST_PAUSE * 2);
+        denials.again(now);
+        assert_eq!(denials.until - now, nanos(FIRST_PAUSE));
+    }
 }

@@ -128,6 +128,8 @@ pub(crate) struct Shared {
     outrun: AtomicBool,
     /// Somebody handed us a newer configuration.
     offer: Mutex<Option<VolumeConfig>>,
+    /// Accusations that the conductor did not believe.
+    denied: Mutex<control::Denials>,
     /// The control loop has something to look at.
     trouble: Notify,
     /// The equaliser has something to do.
@@ -162,6 +164,7 @@ impl LeaderState {
             outdated: AtomicBool::new(false),
             outrun: AtomicBool::new(false),
             offer: Mutex::default(),
+            denied: Mutex::default(),
             trouble: Notify::new(),
             work: Notify::new(),
             leaving: AtomicBool::new(false),
