@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::{Demo, chapter, indent, shown};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Plan};
 use crate::guest::{Guest, Running};
 use crate::ledger;
 use crate::nvme;
@@ -23,7 +23,7 @@ pub(super) fn show(demo: &mut Demo, guest: &Guest) -> Result<()> {
     chapter(
         "A cluster: a conductor and three nodes, one process each; a volume with three replicas",
     );
-    let mut cluster = Cluster::start(3, "1G")?;
+    let mut cluster = Cluster::start(&Plan::small())?;
     println!("  $ conductor volume create {VOLUME} --size 256M --replicas 3 --min-in-sync 2");
     cluster.export(VOLUME, "256M", "--replicas 3 --min-in-sync 2", NQN)?;
     cluster.healed(VOLUME)?;
@@ -32,11 +32,11 @@ pub(super) fn show(demo: &mut Demo, guest: &Guest) -> Result<()> {
 
     chapter("The host connects to all three: one disk, the path to the leader is optimized");
     let mut disk = String::new();
-    for index in 0..cluster.nodes() {
+    for index in 0..cluster.nodes.len() {
         let target = cluster.target(index)?;
         println!("  host# nvme connect {} -n {NQN}", target.options());
         let options = "--reconnect-delay 1 --ctrl-loss-tmo 120 --keep-alive-tmo 5";
-        let connection = nvme::connect(guest, &target, NQN, options)?;
+        let connection = nvme::connect(guest, target, NQN, options)?;
         ensure!(disk.is_empty() || disk == connection.disk, "{disk} and {}", connection.disk);
         disk = connection.disk;
     }
@@ -60,7 +60,7 @@ fn survive(demo: &mut Demo, guest: &Guest, cluster: &mut Cluster, disk: &str) ->
     flow(&mut writers, LOAD)?;
     println!("  $ kill -9 the process of node n{}, which leads", leader + 1);
     let begun = Instant::now();
-    cluster.kill_node(leader)?;
+    cluster.nodes[leader].kill()?;
     let stall = flow(&mut writers, LOAD)?;
     let next = cluster.leader(VOLUME)?;
     println!(
@@ -76,7 +76,7 @@ fn survive(demo: &mut Demo, guest: &Guest, cluster: &mut Cluster, disk: &str) ->
     );
 
     chapter("The node comes back; what it missed is copied, while writes go on");
-    cluster.start_node(leader)?;
+    cluster.nodes[leader].start()?;
     let mut said = String::new();
     let returned = Instant::now();
     wait_until("all replicas to be in sync", LONGEST, || {
