@@ -146,6 +146,10 @@ impl<H: Host> Leader<H> {
                 Mode::Live => !planted(Mutant::NoLiveWrites) || to != To::All,
                 Mode::Required | Mode::InSync => true,
             };
+            // Something of unknown fate may be under way to it: what follows in this epoch could be overtaken by it.
+            if wanted && mode >= Mode::Required && member.has_failed() {
+                return Ended::NewEpoch;
+            }
             if wanted && gets {
                 targets.push(Target { member, port, required: mode >= Mode::Required });
             }
