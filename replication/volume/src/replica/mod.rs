@@ -24,7 +24,8 @@ use crate::message::{
 };
 use crate::mutant::{Mutant, planted};
 use crate::params::Params;
-use state::{Refused, Shared};
+use parking_lot::MutexGuard;
+use state::{Refused, Shared, State};
 
 /// Bytes of a block.
 const BLOCK: usize = afs_env::BLOCK_BYTES as usize;
@@ -187,7 +188,7 @@ impl<D: Disk, C: Clock> ReplicaServer<D, C> {
                 Ok(Outcome::Done.into())
             }
             Body::Settle { reign } => {
-                self.shared.lock().settle(epoch, reign)?;
+                self.accept(epoch)?.settle(reign);
                 Ok(Outcome::Done.into())
             }
             Body::Commit(generation) => self.commit(epoch, generation).await,
@@ -195,6 +196,13 @@ impl<D: Disk, C: Clock> ReplicaServer<D, C> {
             Body::Chunks { after, from, count } => self.chunks(epoch, after, from, count),
             Body::Sums { chunk } => self.sums(epoch, chunk).await,
         }
+    }
+
+    /// Whether a message of `epoch` is to be carried out; then it renews the lease.
+    fn accept(&self, epoch: u64) -> Result<MutexGuard<'_, State>, Refused> {
+        let mut state = self.shared.lock();
+        state.accept(epoch, self.clock.now(), &self.shared.params)?;
+        Ok(state)
     }
 
     /// DESIGN 5 rule 10: a change that was under way for too long is refused.
@@ -267,8 +275,7 @@ impl<D: Disk, C: Clock> ReplicaServer<D, C> {
     async fn commit(&self, epoch: u64, generation: Generation) -> Result<Reply, Reply> {
         let _one = self.shared.labels.lock().await;
         let label = {
-            let state = self.shared.lock();
-            state.current(epoch)?;
+            let state = self.accept(epoch)?;
             if state.label.committed >= generation {
                 return Ok(Outcome::Done.into());
             }
@@ -280,15 +287,12 @@ impl<D: Disk, C: Clock> ReplicaServer<D, C> {
     }
 
     async fn read(&self, epoch: u64, at: Blocks) -> Result<Reply, Reply> {
-        self.shared.lock().current(epoch)?;
+        drop(self.accept(epoch)?);
         let bytes = (at.blocks as usize).checked_mul(BLOCK).ok_or(Outcome::Malformed)?;
         let buffer = self.buffer(bytes)?;
         let (buffer, result) = self.store.read(at.lba.into(), buffer).await;
         result?;
-        let mut state = self.shared.lock();
-        state.current(epoch)?;
-        state.grant(self.clock.now(), &self.shared.params);
-        drop(state);
+        drop(self.accept(epoch)?);
         Ok(with_data(buffer))
     }
 
@@ -303,7 +307,7 @@ impl<D: Disk, C: Clock> ReplicaServer<D, C> {
     }
 
     fn chunks(&self, epoch: u64, after: Generation, from: u32, count: u32) -> Result<Reply, Reply> {
-        self.shared.lock().current(epoch)?;
+        drop(self.accept(epoch)?);
         if count == 0 || count > CHUNKS_MAX || from.checked_add(count).is_none() {
             return Err(Outcome::Malformed.into());
         }
@@ -324,11 +328,11 @@ impl<D: Disk, C: Clock> ReplicaServer<D, C> {
     }
 
     async fn sums(&self, epoch: u64, chunk: u32) -> Result<Reply, Reply> {
-        self.shared.lock().current(epoch)?;
+        drop(self.accept(epoch)?);
         let scratch = self.buffer(CHUNK_BLOCKS_MAX * BLOCK)?;
         let mut buffer = self.buffer(SUMS_BYTES)?;
         let (mask, sums, _scratch) = self.store.checksums(chunk, scratch).await?;
-        self.shared.lock().current(epoch)?;
+        drop(self.accept(epoch)?);
         let (head, rest) = buffer.split_at_mut(8);
         head.copy_from_slice(&mask.to_le_bytes());
         for (place, sum) in rest.chunks_exact_mut(16).zip(sums) {

@@ -181,7 +181,15 @@ impl State {
         Ok(())
     }
 
-    /// A message of the leader arrived: the lease is renewed, the watermark taken.
+    /// A message of the leader arrived that is to be carried out. Each renews the lease, since the leader takes each success for
+    /// that.
+    pub(super) fn accept(&mut self, epoch: u64, now: u64, params: &Params) -> Result<(), Refused> {
+        self.current(epoch)?;
+        self.grant(now, params);
+        Ok(())
+    }
+
+    /// A message arrived that says how far the reign is: the watermark is taken.
     pub(super) fn heard(
         &mut self,
         epoch: u64,
@@ -189,8 +197,7 @@ impl State {
         now: u64,
         params: &Params,
     ) -> Result<(), Refused> {
-        self.current(epoch)?;
-        self.grant(now, params);
+        self.accept(epoch, now, params)?;
         self.list.committed(self.reign, progress.watermark());
         Ok(())
     }
@@ -208,10 +215,8 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn settle(&mut self, epoch: u64, reign: u64) -> Result<(), Refused> {
-        self.current(epoch)?;
+    pub(super) fn settle(&mut self, reign: u64) {
         self.list.settled(reign);
         self.continuous = true;
-        Ok(())
     }
 }
