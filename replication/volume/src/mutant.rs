@@ -48,6 +48,8 @@ pub enum Mutant {
     AdmitFailed,
     /// Rule 10: a write whose tick is too old is carried out.
     IgnoreTick,
+    /// Rule 10: a leader that was replaced and comes back goes on with what it had begun.
+    TenureForgotten,
     /// Sealing does not wait for the writes of older epochs that are at the disk.
     SealWithoutDrain,
 }

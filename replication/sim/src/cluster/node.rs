@@ -318,7 +318,7 @@ impl Node {
         let running = self.0.leaders.borrow().get(&volume).cloned();
         let mine = config.leader == Some(node_of(self.0.machine));
         match running {
-            None if mine => self.lead(volume),
+            None if mine => self.lead(config),
             // Both ways to learn of its end.
             Some(running) if !mine && self.0.cluster.random().chance(50) => running.state.leave(),
             Some(running) => running.state.offer(config.clone()),
@@ -326,9 +326,9 @@ impl Node {
         }
     }
 
-    fn lead(&self, volume: Uuid) {
-        let node = node_of(self.0.machine);
-        let state = LeaderState::new(volume, node, self.0.number, self.0.cluster.params());
+    fn lead(&self, config: &VolumeConfig) {
+        let (volume, node) = (config.volume, node_of(self.0.machine));
+        let state = LeaderState::new(config, node, self.0.number, self.0.cluster.params());
         let leader = Leader::new(&state, SimHost(self.clone()));
         let running = Running { state, leader: leader.clone() };
         self.0.leaders.borrow_mut().insert(volume, running);

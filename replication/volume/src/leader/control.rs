@@ -17,6 +17,7 @@ use super::view::{Member, Mode, Phase, View};
 use super::{Host, Leader};
 use crate::control::{Control, ControlError};
 use crate::message::{Body, Outcome};
+use crate::mutant::{Mutant, planted};
 use crate::params::nanos;
 
 /// Pauses after the conductor did not answer.
@@ -48,6 +49,15 @@ impl<H: Host> Leader<H> {
 
     /// From a configuration to the next one; `None` when somebody else leads.
     async fn one_epoch(&self, config: &VolumeConfig) -> Option<VolumeConfig> {
+        let before = self.view();
+        if !continues(&before.config, config) && !planted(Mutant::TenureForgotten) {
+            self.shared().tenure.fetch_add(1, Ordering::AcqRel);
+            let members = before.shards.iter().flatten();
+            for member in members.filter(|member| member.mode() != Mode::InSync) {
+                member.failed.store(true, Ordering::Release);
+                member.set_mode(Mode::Away);
+            }
+        }
         let view = self.shared().show(Phase::Sealing, config);
         match self.seal(&view).await {
             Sealed::All => {
@@ -282,6 +292,12 @@ impl<H: Host> Leader<H> {
             _ => {}
         }
     }
+}
+
+/// Whether no other leader can have served between two configurations that this one got. A reign ends when somebody else is
+/// elected; that is a decision of its own, and claiming the volume after it another one.
+fn continues(before: &VolumeConfig, after: &VolumeConfig) -> bool {
+    after.reign == before.reign || after.epoch <= before.epoch + 1
 }
 
 /// A replica that fails may not be dropped: for how long nobody is accused again. Meanwhile the volume serves reads, and the

@@ -229,13 +229,15 @@ impl<H: Host> Leader<H> {
         change: impl Fn(u64, u64) -> Change,
     ) -> Result<(), VolumeError> {
         let until = self.now().saturating_add(nanos(self.shared().params.patience));
+        let tenure = self.shared().tenure.load(Ordering::Acquire);
+        let gone = || gone() || self.shared().tenure.load(Ordering::Acquire) != tenure;
         let mut at = lba;
         let end = lba.checked_add(blocks).ok_or(VolumeError::OutOfRange)?;
         while at < end {
             let piece = self.piece(at, (end - at).min(CLEAR_BLOCKS_MAX), until).await?;
             let next = piece.volume_range.end;
             let part = change(at - lba, next - lba);
-            self.change_piece(&piece, &part, until, gone).await?;
+            self.change_piece(&piece, &part, until, &gone).await?;
             at = next;
         }
         Ok(())

@@ -11,6 +11,8 @@
 //! - a read returns what was read while leases of all in-sync replicas of its shard were valid at the end of the read (4), from
 //!   blocks with no write open and nothing pending, also at the end (5, 6);
 //! - a message whose fate is unknown is never sent again in the same epoch, so it cannot land behind what follows it;
+//! - what a host asked for before another leader may have served is not carried out after that: the host may have had it done
+//!   there, and overwritten since (10); and what a learner got before that is worth nothing (8);
 //! - the number of a write stays open until the write is on all replicas, or its range was made equal.
 
 mod call;
@@ -128,6 +130,8 @@ pub(crate) struct Shared {
     outrun: AtomicBool,
     /// Somebody handed us a newer configuration.
     offer: Mutex<Option<VolumeConfig>>,
+    /// Counts how often another leader may have served since this one did: what was begun before is not carried out after that.
+    tenure: AtomicU64,
     /// Accusations that the conductor did not believe.
     denied: Mutex<control::Denials>,
     /// The control loop has something to look at.
@@ -143,9 +147,11 @@ pub(crate) struct Shared {
 pub struct LeaderState(Arc<Shared>);
 
 impl LeaderState {
-    /// A leader of `volume` on node `node`, in process `process`: a random number that no other process start has.
-    pub fn new(volume: Uuid, node: NodeId, process: u64, params: Params) -> LeaderState {
-        let view = Arc::new(View::nothing(volume));
+    /// A leader on node `node`, which `config` calls the leader of its volume, in process `process`: a random number that no other
+    /// process start has.
+    pub fn new(config: &VolumeConfig, node: NodeId, process: u64, params: Params) -> LeaderState {
+        let volume = config.volume;
+        let view = Arc::new(View::nothing(volume, config.epoch));
         LeaderState(Arc::new(Shared {
             volume,
             node,
@@ -164,6 +170,7 @@ impl LeaderState {
             outdated: AtomicBool::new(false),
             outrun: AtomicBool::new(false),
             offer: Mutex::default(),
+            tenure: AtomicU64::new(0),
             denied: Mutex::default(),
             trouble: Notify::new(),
             work: Notify::new(),

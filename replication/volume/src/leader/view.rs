@@ -101,10 +101,11 @@ pub(super) struct View {
 }
 
 impl View {
-    pub(super) fn nothing(volume: Uuid) -> View {
+    /// Before the volume was claimed, when its epoch was `epoch`.
+    pub(super) fn nothing(volume: Uuid, epoch: u64) -> View {
         let config = VolumeConfig {
             volume,
-            epoch: 0,
+            epoch,
             leader: None,
             leader_process: 0,
             reign: 0,

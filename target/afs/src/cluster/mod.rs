@@ -230,7 +230,7 @@ impl Cluster {
             }
             // 0 means that nobody has claimed a volume.
             let process = self.next_process.fetch_add(1, Ordering::Relaxed).max(1);
-            let state = LeaderState::new(config.volume, self.id(), process, self.params);
+            let state = LeaderState::new(config, self.id(), process, self.params);
             led.insert(config.volume, state.clone());
             self.run_leader(config.volume, state);
         }
