@@ -13,8 +13,8 @@ use afs_volume::{Outcome, Params, ReplicaServer, ReplicaState, VERSION, tick_of}
 use common::{BLOCKS, Expected, Setup, World, format_disk, id};
 
 /// Each kind of message that a leader sends while it leads, with its argument (see `afs_volume`'s messages): write zeroes, trim,
-/// heartbeat, read, settle, commit, chunks, sums.
-const KINDS: [(u8, u64, [u32; 4]); 8] = [
+/// heartbeat, read, settle, commit, chunks, sums, whole.
+const KINDS: [(u8, u64, [u32; 4]); 9] = [
     (3, 1, [0, 1, 1, 1]),
     (4, 2, [0, 1, 2, 1]),
     (5, 2, [0, 0, 2, 0]),
@@ -23,6 +23,7 @@ const KINDS: [(u8, u64, [u32; 4]); 8] = [
     (9, 1, [1, 0, 0, 0]),
     (10, 0, [0, 0, 0, 1]),
     (11, 0, [0; 4]),
+    (12, 0, [0; 4]),
 ];
 
 fn header(kind: u8, tick: u32, a: u64, rest: [u32; 4]) -> [u8; HEADER_BYTES] {

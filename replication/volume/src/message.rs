@@ -1,6 +1,6 @@
 //! What a leader sends to a replica, and what comes back.
 //!
-//! A message is [`HEADER_BYTES`] bytes that fit in what an NVMe command has free, and data. Version 1. Little-endian:
+//! A message is [`HEADER_BYTES`] bytes that fit in what an NVMe command has free, and data. Version 2. Little-endian:
 //!
 //! | bytes | all | I/O, heartbeat | seal | settle | commit | chunks | sums |
 //! |---|---|---|---|---|---|---|---|
@@ -19,7 +19,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// The version of all structures of this module.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -88,6 +88,8 @@ pub enum Body {
         /// The reign.
         reign: u64,
     },
+    /// The replica has everything that was acknowledged, and will until it says that it lost it.
+    Whole,
     /// Every write up to this generation is on all in-sync replicas.
     Commit(Generation),
     /// Chunks stamped after a generation, and which are allocated; answered with a [`ChunkReport`].
@@ -128,6 +130,7 @@ const SETTLE: u8 = 8;
 const COMMIT: u8 = 9;
 const CHUNKS: u8 = 10;
 const SUMS: u8 = 11;
+const WHOLE: u8 = 12;
 
 impl Message {
     /// The header that carries it.
@@ -143,6 +146,7 @@ impl Message {
             Body::Release => (RELEASE, 0, [0; 2], [0; 2]),
             Body::Read(at) => (READ, 0, [at.lba, at.blocks], [0; 2]),
             Body::Settle { reign } => (SETTLE, reign, [0; 2], [0; 2]),
+            Body::Whole => (WHOLE, 0, [0; 2], [0; 2]),
             Body::Commit(generation) => {
                 (COMMIT, generation.epoch, halves(generation.number), [0; 2])
             }
@@ -183,6 +187,7 @@ impl Message {
             RELEASE => Body::Release,
             READ => Body::Read(at),
             SETTLE => Body::Settle { reign: a },
+            WHOLE => Body::Whole,
             COMMIT => Body::Commit(generation),
             CHUNKS => Body::Chunks { after: generation, from: c0, count: c1 },
             SUMS => Body::Sums { chunk: u32::try_from(a).ok()? },
@@ -286,12 +291,14 @@ pub struct SealHead {
     continuous: U32,
     committed_epoch: U64,
     committed_number: U64,
+    first: U64,
+    whole: U64,
     blocks: U64,
     chunk_blocks: U32,
     entries: U32,
 }
 
-const _: () = assert!(size_of::<SealHead>() == 40);
+const _: () = assert!(size_of::<SealHead>() == 56);
 
 /// A write that is not known to be committed.
 #[derive(
@@ -341,6 +348,10 @@ pub struct SealReport {
     pub continuous: bool,
     /// Everything up to this generation was equal on all in-sync replicas.
     pub committed: Generation,
+    /// The first epoch that it promised since its record was made.
+    pub first: u64,
+    /// The epoch in which a leader said that it is whole; 0 if none did.
+    pub whole: u64,
     /// Its size.
     pub blocks: u64,
     /// Blocks of one chunk.
@@ -362,6 +373,8 @@ impl SealReport {
             continuous: u32::from(self.continuous).into(),
             committed_epoch: self.committed.epoch.into(),
             committed_number: self.committed.number.into(),
+            first: self.first.into(),
+            whole: self.whole.into(),
             blocks: self.blocks.into(),
             chunk_blocks: self.chunk_blocks.into(),
             entries: u32::try_from(self.entries.len()).ok()?.into(),
@@ -385,6 +398,8 @@ impl SealReport {
                 epoch: head.committed_epoch.get(),
                 number: head.committed_number.get(),
             },
+            first: head.first.get(),
+            whole: head.whole.get(),
             blocks: head.blocks.get(),
             chunk_blocks,
             entries: <[Entry]>::ref_from_bytes(rest).ok()?.to_vec(),
@@ -423,6 +438,7 @@ mod tests {
             Body::Release,
             Body::Read(at),
             Body::Settle { reign: 4 },
+            Body::Whole,
             Body::Commit(generation),
             Body::Chunks { after: generation, from: 1, count: 2 },
             Body::Sums { chunk: 3 },
@@ -435,7 +451,7 @@ mod tests {
     #[test]
     fn what_is_no_message_is_refused() {
         let good = Message { tick: 0, epoch: 1, body: Body::Release }.encode();
-        for (at, value) in [(0, 0), (0, 200), (1, 2), (2, 1)] {
+        for (at, value) in [(0, 0), (0, 200), (1, 1), (1, 3), (2, 1)] {
             let mut bad = good;
             bad[at] = value;
             assert_eq!(Message::decode(&bad), None, "byte {at}");
@@ -447,6 +463,8 @@ mod tests {
         let report = SealReport {
             continuous: true,
             committed: Generation { epoch: 3, number: 4 },
+            first: 5,
+            whole: 6,
             blocks: 99,
             chunk_blocks: 64,
             entries: vec![Entry::new(1, 2, Blocks { lba: 3, blocks: 4 })],

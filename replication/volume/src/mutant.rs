@@ -36,6 +36,8 @@ pub enum Mutant {
     RestartKeepsList,
     /// Rule 7: the chunks of the last generations are not looked at.
     SkipGenerations,
+    /// Rule 7: a replica whose record was lost and made anew counts as one that has everything.
+    BlankCounts,
     /// Rule 8: a generation is called committed while writes of it are open.
     CommitEarly,
     /// Rule 8: only the leader's side says what may differ.

@@ -64,6 +64,7 @@ impl<H: Host> Leader<H> {
                 self.shared().show(Phase::Serving, config);
             }
             Sealed::LookAgain => {}
+            Sealed::Young => return self.renew(&view).await,
             Sealed::Missing(shard, replica, unheard) => {
                 return self.drop_or_renew(&view, shard, replica, unheard).await;
             }

@@ -7,7 +7,7 @@
 //! Invariants, each named with its rule of DESIGN 5:
 //! - a write returns success when every replica that the newest configuration known here calls in sync has it, and every learner
 //!   whose admission was asked for (1, 2);
-//! - nothing is sent with an epoch before every in-sync replica of every shard promised it (3);
+//! - nothing is sent with an epoch before every in-sync replica of every shard promised it (3), and none of them lost what it had;
 //! - a read returns what was read while leases of all in-sync replicas of its shard were valid at the end of the read (4), from
 //!   blocks with no write open and nothing pending, also at the end (5, 6);
 //! - a message whose fate is unknown is never sent again in the same epoch, so it cannot land behind what follows it;
@@ -15,6 +15,7 @@
 //!   there, and overwritten since (10); and what a learner got before that is worth nothing (8);
 //! - the number of a write stays open until the write is on all replicas, or its range was made equal.
 
+mod blank;
 mod call;
 mod commit;
 mod control;

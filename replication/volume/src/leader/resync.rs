@@ -218,7 +218,8 @@ impl<H: Host> Leader<H> {
             self.barrier_while_leading().await?;
         }
         let view = self.view();
-        let missed = member.has_failed() || view.phase != Phase::Serving;
+        let whole = self.call_one_whole(&view, shard, member).await;
+        let missed = member.has_failed() || view.phase != Phase::Serving || !whole;
         if missed && !planted(Mutant::AdmitFailed) {
             // Nothing was asked for yet.
             member.set_mode(Mode::Away);

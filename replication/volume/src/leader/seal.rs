@@ -2,7 +2,8 @@
 //!
 //! Invariant: when sealing ends well, every in-sync replica of every shard has promised this epoch, and everything in which two
 //! of a shard may differ is pending: what any of them lists of earlier reigns, and, if one lost its list in a restart, every chunk
-//! stamped after what all of them know to be committed, or allocated on some only (DESIGN 5 rules 3, 6, 7).
+//! stamped after what all of them know to be committed, or allocated on some only (DESIGN 5 rules 3, 6, 7). None of them lost what it
+//! had (see [`super::blank`]).
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -35,11 +36,13 @@ pub(super) enum Sealed {
     All,
     /// Somebody knows a newer configuration, or the leader shall leave.
     LookAgain,
-    /// This replica of this shard does not promise; these nodes do not answer.
+    /// All have promised, and those that are new know now that they count: the volume begins in the next epoch.
+    Young,
+    /// This replica of this shard does not promise, or lost what it had; these nodes do not answer.
     Missing(usize, Uuid, Vec<NodeId>),
 }
 
-type Reports = BTreeMap<(usize, usize), SealReport>;
+pub(super) type Reports = BTreeMap<(usize, usize), SealReport>;
 
 impl<H: Host> Leader<H> {
     pub(super) async fn seal(&self, view: &Arc<View>) -> Sealed {
@@ -76,8 +79,16 @@ impl<H: Host> Leader<H> {
                 }
                 members.all(|key| reports.contains_key(&key))
             });
-            if complete {
-                if self.find_differences(view, &reports).await {
+            let lost = complete.then(|| self.lost(view, &reports)).flatten();
+            if let Some(((shard, index), replica)) = lost {
+                reports.remove(&(shard, index));
+                missing = missing.or(Some((shard, replica)));
+            } else if complete {
+                if reports.values().any(|report| report.whole == 0) {
+                    if self.call_whole(view, &reports).await {
+                        return Sealed::Young;
+                    }
+                } else if self.find_differences(view, &reports).await {
                     self.shared().unsettled.lock().extend(0..shards);
                     return Sealed::All;
                 }

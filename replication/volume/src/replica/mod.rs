@@ -191,6 +191,7 @@ impl<D: Disk, C: Clock> ReplicaServer<D, C> {
                 self.accept(epoch)?.settle(reign);
                 Ok(Outcome::Done.into())
             }
+            Body::Whole => self.whole(epoch).await,
             Body::Commit(generation) => self.commit(epoch, generation).await,
             Body::Read(at) => self.read(epoch, at).await,
             Body::Chunks { after, from, count } => self.chunks(epoch, after, from, count),
@@ -243,9 +244,12 @@ impl<D: Disk, C: Clock> ReplicaServer<D, C> {
             state.check_promise(epoch, process)?;
             state.sealed = true;
             state.grant(self.clock.now(), &shared.params);
+            let (first, whole) = state::first_and_whole(&state.label);
             SealReport {
                 continuous: state.continuous || planted(Mutant::RestartKeepsList),
                 committed: state.label.committed,
+                first,
+                whole,
                 blocks: self.store.blocks(),
                 chunk_blocks: self.store.chunk_blocks(),
                 entries: state.list.entries().to_vec(),
@@ -270,6 +274,21 @@ impl<D: Disk, C: Clock> ReplicaServer<D, C> {
         self.store.set_label(label).await?;
         self.shared.lock().label = label;
         Ok(())
+    }
+
+    /// Notes for good that it has everything; a record that is made anew does not know it.
+    async fn whole(&self, epoch: u64) -> Result<Reply, Reply> {
+        let _one = self.shared.labels.lock().await;
+        let label = {
+            let state = self.accept(epoch)?;
+            if state::first_and_whole(&state.label).1 != 0 {
+                return Ok(Outcome::Done.into());
+            }
+            state::whole_label(&state.label, epoch)
+        };
+        self.store.set_label(label).await?;
+        self.shared.lock().label = label;
+        Ok(Outcome::Done.into())
     }
 
     async fn commit(&self, epoch: u64, generation: Generation) -> Result<Reply, Reply> {

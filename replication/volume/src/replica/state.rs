@@ -6,6 +6,8 @@ use afs_decisions::NodeId;
 use afs_store::Label;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::list::UncommittedList;
 use crate::message::{Blocks, Entry, Outcome, Progress};
@@ -64,19 +66,51 @@ impl Drop for Change<'_> {
     }
 }
 
-/// The label after a promise. Its opaque bytes hold the leader's node.
+/// What a label's opaque bytes hold.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Marks {
+    /// The node of the leader that has the promise.
+    node: U32,
+    zero: U32,
+    /// See [`crate::message::SealReport`].
+    first: U64,
+    whole: U64,
+    rest: U64,
+}
+
+const _: () = assert!(size_of::<Marks>() == size_of::<[u8; 32]>());
+
+fn marks(label: &Label) -> Marks {
+    zerocopy::transmute!(label.state)
+}
+
+/// The label after a promise.
 pub(super) fn promise_label(label: &Label, epoch: u64, process: u64, node: u32) -> Label {
-    let mut label = *label;
-    (label.promised, label.promised_to) = (epoch, process);
-    if let Some(place) = label.state.first_chunk_mut::<4>() {
-        *place = node.to_le_bytes();
+    let mut marks = marks(label);
+    marks.node = node.into();
+    if label.promised == 0 {
+        marks.first = epoch.into();
     }
-    label
+    let state = zerocopy::transmute!(marks);
+    Label { promised: epoch, promised_to: process, state, ..*label }
+}
+
+/// The label of a replica that a leader called whole in `epoch`.
+pub(super) fn whole_label(label: &Label, epoch: u64) -> Label {
+    let marks = Marks { whole: epoch.into(), ..marks(label) };
+    Label { state: zerocopy::transmute!(marks), ..*label }
+}
+
+/// The first epoch that was promised, and the one in which the replica was called whole (0: never).
+pub(super) fn first_and_whole(label: &Label) -> (u64, u64) {
+    let marks = marks(label);
+    (marks.first.get(), marks.whole.get())
 }
 
 /// The node of the leader that a label's promise was given to.
 pub(super) fn leader_node(label: &Label) -> NodeId {
-    NodeId(label.state.first_chunk::<4>().map_or(0, |bytes| u32::from_le_bytes(*bytes)))
+    NodeId(marks(label).node.get())
 }
 
 impl Shared {
