@@ -53,6 +53,10 @@ pub enum Fault {
     MoveLeader { to: usize },
     /// A host dies with what it was doing, and starts again.
     KillHost { host: usize },
+    /// A process dies, and its disk has lost the record of a replica when it starts again.
+    LoseRecord { machine: usize, down: Duration },
+    /// A machine reaches its hosts, but neither its peers nor the conductors, who hear of it soon.
+    Isolate { machine: usize, cut: Cut, heard: Duration, time: Duration },
 }
 
 /// When a conductor dies.
@@ -89,6 +93,8 @@ impl Fault {
             Fault::FalseDeath { .. } => "false death",
             Fault::MoveLeader { .. } => "leader moved",
             Fault::KillHost { .. } => "host killed",
+            Fault::Isolate { .. } => "isolated",
+            Fault::LoseRecord { .. } => "record lost",
         }
     }
 }
@@ -145,8 +151,8 @@ pub struct Nemesis {
 
 type Draw = fn(&Nemesis) -> Fault;
 
-/// Every kind, with its weight when it is there.
-const KINDS: [(&str, Draw, usize); 19] = [
+/// Every kind, with its weight when it is there. Those of weight 0 come only where they are asked for.
+const KINDS: [(&str, Draw, usize); 21] = [
     ("kill", Nemesis::kill, 12),
     ("power cut", Nemesis::power_cut, 8),
     ("blackout", Nemesis::blackout, 2),
@@ -166,6 +172,8 @@ const KINDS: [(&str, Draw, usize); 19] = [
     ("false death", Nemesis::false_death, 4),
     ("leader moved", Nemesis::move_leader, 4),
     ("host killed", Nemesis::kill_host, 3),
+    ("isolated", Nemesis::isolate, 6),
+    ("record lost", Nemesis::lose_record, 0),
 ];
 
 impl Nemesis {
@@ -184,11 +192,10 @@ impl Nemesis {
         Self { random: random.clone(), machines, places, weights, pause, time_max }
     }
 
-    /// Only faults of these kinds, one every half second or so, none longer than a few seconds.
-    pub fn only(self, kinds: &[&str]) -> Self {
+    /// Only faults of these kinds, usually one in each `pause`, none longer than `time_max`.
+    pub fn only(self, kinds: &[&str], pause: Duration, time_max: Duration) -> Self {
         let wanted = KINDS.iter().filter(|(kind, ..)| kinds.contains(kind));
-        let weights = wanted.map(|(_, draw, weight)| (*draw, *weight)).collect();
-        let (pause, time_max) = (Duration::from_millis(500), Duration::from_secs(3));
+        let weights = wanted.map(|(_, draw, weight)| (*draw, *weight.max(&4))).collect();
         Self { weights, pause, time_max, ..self }
     }
 
@@ -335,6 +342,16 @@ impl Nemesis {
         Fault::KillHost { host: self.random.below(64) }
     }
 
+    fn isolate(&self) -> Fault {
+        let heard = self.below(Duration::from_millis(200));
+        Fault::Isolate { machine: self.machine(), cut: self.cut(), heard, time: self.time() }
+    }
+
+    fn lose_record(&self) -> Fault {
+        let down = self.below(self.time_max / 4);
+        Fault::LoseRecord { machine: self.machine(), down }
+    }
+
     fn move_leader(&self) -> Fault {
         Fault::MoveLeader { to: self.machine() }
     }
@@ -365,6 +382,7 @@ mod tests {
             }
         }
         assert_eq!(counts.total(), 6_000);
-        assert_eq!(counts.0.len(), KINDS.len(), "{counts}");
+        let usual = KINDS.iter().filter(|(.., weight)| *weight > 0);
+        assert_eq!(counts.0.len(), usual.count(), "{counts}");
     }
 }

@@ -30,6 +30,10 @@ pub struct HostSetup {
     pub blocks_max: u64,
     /// Most operations begin in so many blocks, so that they meet.
     pub spread: u64,
+    /// Of a hundred operations so many are reads...
+    pub reads: usize,
+    /// ...and so many writes; the others zero or trim.
+    pub writes: usize,
 }
 
 struct Inner {
@@ -114,9 +118,10 @@ impl Host {
         let lba = random.below(usize::try_from(spread).unwrap_or(1)) as u64;
         let most = (size - lba).min(self.0.setup.blocks_max);
         let blocks = 1 + random.below(usize::try_from(most).unwrap_or(1)) as u64;
+        let HostSetup { reads, writes, .. } = self.0.setup;
         match random.below(100) {
-            0..45 => self.read(number, lba, blocks).await,
-            45..88 => self.write(number, lba, blocks).await,
+            draw if draw < reads => self.read(number, lba, blocks).await,
+            draw if draw < reads + writes => self.write(number, lba, blocks).await,
             draw => self.clear(number, lba, blocks, draw % 2 == 0).await,
         }
     }

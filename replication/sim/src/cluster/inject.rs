@@ -32,6 +32,10 @@ impl Cluster {
 
     /// Lets a fault happen.
     pub(super) fn inject(&self, fault: &Fault) {
+        // A shard need not bear the loss of what it cannot spare.
+        if matches!(fault, Fault::LoseRecord { .. }) && !self.at_rest() {
+            return;
+        }
         self.trace(|| format!("fault: {fault:?}"));
         self.count_fault(fault);
         match *fault {
@@ -92,6 +96,23 @@ impl Cluster {
                 let volumes = self.volumes();
                 let volume = volumes.get(self.random().below(volumes.len()));
                 self.ask_move(volume.map(|volume| (volume.id, node_of(to))));
+            }
+            Fault::LoseRecord { machine, down } => {
+                self.lose_record(machine);
+                self.kill(machine, down);
+            }
+            Fault::Isolate { machine, cut, heard, time } => {
+                let own = self.place(machine);
+                let hosts = self.setup().hosts.len();
+                let places = self.places();
+                let (others, _) = places.split_at(places.len() - hosts);
+                for other in others.iter().filter(|other| **other != own) {
+                    let path = PathState { cut: Some(cut), ..PathState::default() };
+                    self.spoil(own, *other, path, time);
+                    self.spoil(*other, own, path, time);
+                }
+                let until = self.until(time);
+                self.later(heard, move |cluster| cluster.core().slander(own, until));
             }
             Fault::KillHost { host } => self.restart_host(host % self.setup().hosts.len().max(1)),
         }

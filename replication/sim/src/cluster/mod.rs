@@ -8,6 +8,7 @@
 
 mod conductor;
 mod core;
+mod family;
 mod host;
 mod inject;
 mod node;
@@ -34,9 +35,10 @@ use crate::history::History;
 use crate::net::{Address, NetCounts, SimNet};
 use crate::random::SimRandom;
 use core::SharedCore;
+pub use family::Family;
 pub use host::HostSetup;
 use node::Node;
-pub use setup::Setup;
+pub use setup::{Faults, Setup};
 
 /// MetaDB and the coordination service.
 const CORE: Address = Address(200);
@@ -71,6 +73,8 @@ struct Machine {
     process: Option<Process>,
     node: Option<Node>,
     new_replicas: Vec<(Uuid, u64)>,
+    /// The next process finds a record of a replica missing.
+    loses_record: bool,
 }
 
 struct HostPlace {
@@ -211,6 +215,7 @@ impl Cluster {
             process: None,
             node: None,
             new_replicas: Vec::new(),
+            loses_record: false,
         });
         let conductors = CONDUCTORS.map(|_| (None, setup.drift(sim.random())));
         let hosts =
@@ -265,8 +270,8 @@ impl Cluster {
 
     async fn suffer(&self) {
         let mut nemesis = Nemesis::new(self.random(), self.machines(), self.places().len());
-        if !self.setup().kinds.is_empty() {
-            nemesis = nemesis.only(&self.setup().kinds);
+        if let Some(faults) = &self.setup().faults {
+            nemesis = nemesis.only(&faults.kinds, faults.pause, faults.time_max);
         }
         let end = self.setup().time + Duration::from_nanos(self.sim().clock().now());
         while Duration::from_nanos(self.sim().clock().now()) < end && !self.has_violation() {
@@ -324,20 +329,27 @@ impl Cluster {
 
     /// Starts the process of a node, unless it runs.
     fn start_machine(&self, index: usize) {
-        let new_replicas = {
+        let (new_replicas, loses_record) = {
             let mut machines = self.0.machines.borrow_mut();
             let Some(machine) = machines.get_mut(index) else { return };
             if machine.process.as_ref().is_some_and(Process::is_alive) {
                 return;
             }
             machine.node = None;
-            std::mem::take(&mut machine.new_replicas)
+            let loses_record = std::mem::take(&mut machine.loses_record);
+            (std::mem::take(&mut machine.new_replicas), loses_record)
         };
-        let process = node::start(self, index, new_replicas);
+        let process = node::start(self, index, new_replicas, loses_record);
         let cluster = self.clone();
         process.at_end(move || cluster.running(index, None));
         if let Some(machine) = self.0.machines.borrow_mut().get_mut(index) {
             machine.process = Some(process);
+        }
+    }
+
+    fn lose_record(&self, index: usize) {
+        if let Some(machine) = self.0.machines.borrow_mut().get_mut(index) {
+            machine.loses_record = true;
         }
     }
 
@@ -474,6 +486,8 @@ impl Cluster {
             patience: Duration::MAX,
             blocks_max: 16,
             spread: 16,
+            reads: 100,
+            writes: 0,
         }
     }
 

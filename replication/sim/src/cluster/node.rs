@@ -95,22 +95,34 @@ pub(super) struct Node(Rc<Inner>);
 pub(super) struct SimHost(Node);
 
 /// Starts the process of a node, which opens its disk and serves.
-pub(super) fn start(cluster: &Cluster, machine: usize, new_replicas: Vec<(Uuid, u64)>) -> Process {
+pub(super) fn start(
+    cluster: &Cluster,
+    machine: usize,
+    mut new_replicas: Vec<(Uuid, u64)>,
+    loses_record: bool,
+) -> Process {
     let process = cluster.sim().process();
     cluster.net().attach(Address(node_of(machine).0), &process);
     let (world, own) = (cluster.clone(), process.clone());
-    let first = !new_replicas.is_empty();
     process.spawn(async move {
         let clock = world.clock_of(Address(node_of(machine).0));
         let Some(store) = open(&world, machine, &clock).await else { return };
         let store = Rc::new(store);
         own.spawn(store.background());
+        // A node makes what it is to hold and does not find.
+        let lost = loses_record.then(|| store.replicas().into_iter().next()).flatten();
+        if let Some(info) = lost
+            && store.delete_replica(info.id).await.is_ok()
+        {
+            world.trace(|| format!("machine {machine} lost the record of {}", info.id.uuid()));
+            new_replicas.push((info.id.uuid(), info.blocks));
+        }
         for (replica, blocks) in new_replicas {
             if let Err(error) = store.create_replica(ReplicaId::from(replica), blocks).await {
                 world.violation(format!("a replica cannot be made: {error}"));
             }
         }
-        let replicas = servers(&world, machine, &store, &clock, first);
+        let replicas = servers(&world, machine, &store, &clock);
         let inner = Inner {
             machine,
             process: own.clone(),
@@ -155,13 +167,12 @@ fn servers(
     machine: usize,
     store: &Store<SimDisk>,
     clock: &MachineClock,
-    fresh: bool,
 ) -> Servers {
     let mut servers = Servers::new();
     for info in store.replicas() {
         let Some(replica) = store.replica(info.id) else { continue };
         let (node, params) = (node_of(machine), cluster.params());
-        let state = ReplicaState::new(replica.label(), fresh, node, clock.now(), params);
+        let state = ReplicaState::new(replica.label(), true, node, clock.now(), params);
         let server = ReplicaServer::new(&state, replica, clock.clone(), cluster.pool().clone());
         servers.insert(info.id.uuid(), (state, server));
     }

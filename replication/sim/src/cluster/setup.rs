@@ -11,6 +11,10 @@ use crate::disk::DiskConfig;
 use crate::net::NetConfig;
 use crate::random::SimRandom;
 
+/// Milliseconds between two operations of a host's lane, mostly. Few hosts are busy: what they do in vain costs most of a run's
+/// time, and faults are met as well by those that ask now and then.
+const PAUSES: [u64; 8] = [100, 300, 300, 1_000, 1_000, 3_000, 3_000, 3_000];
+
 /// A cluster and its run.
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -44,15 +48,26 @@ pub struct Setup {
     pub hosts: Vec<HostSetup>,
     /// How long faults happen.
     pub time: Duration,
-    /// Only faults of these kinds; none named: as the seed draws them.
-    pub kinds: Vec<&'static str>,
+    /// Only these faults; `None`: as the seed draws them.
+    pub faults: Option<Faults>,
     /// Keep a trace.
     pub trace: bool,
     /// Print it as it comes.
     pub live: bool,
 }
 
-fn pick<T: Copy>(random: &SimRandom, list: &[T], otherwise: T) -> T {
+/// Faults of some kinds.
+#[derive(Clone, Debug)]
+pub struct Faults {
+    /// Which ones.
+    pub kinds: Vec<&'static str>,
+    /// The usual time between two.
+    pub pause: Duration,
+    /// The longest that one lasts.
+    pub time_max: Duration,
+}
+
+pub(super) fn pick<T: Copy>(random: &SimRandom, list: &[T], otherwise: T) -> T {
     list.get(random.below(list.len())).copied().unwrap_or(otherwise)
 }
 
@@ -102,7 +117,7 @@ impl Setup {
             params,
             hosts,
             time: Duration::from_secs(600),
-            kinds: Vec::new(),
+            faults: None,
             trace: false,
             live: false,
         }
@@ -111,11 +126,13 @@ impl Setup {
     fn host(random: &SimRandom) -> HostSetup {
         HostSetup {
             lanes: 1 + random.below(3),
-            pause: Duration::from_millis(pick(random, &[30, 300, 1_000, 3_000], 300)),
+            pause: Duration::from_millis(pick(random, &PAUSES, 300)),
             path_timeout: Duration::from_millis(pick(random, &[700, 2_500, 6_000], 2_500)),
             patience: Duration::from_millis(pick(random, &[3_000, 15_000, 10_000_000], 15_000)),
             blocks_max: pick(random, &[1, 4, 8], 4),
             spread: pick(random, &[2, 6, 12], 6),
+            reads: 45,
+            writes: 43,
         }
     }
 

@@ -15,6 +15,8 @@ impl Cluster {
     /// Waits until every volume serves with all its replicas in sync and no host waits.
     pub(super) async fn come_together(&self) {
         let clock = self.sim().clock().clone();
+        // What was the last to fail is noticed within this time.
+        clock.sleep(Duration::from_secs(3)).await;
         let until = clock.now() + u64::try_from(RECOVERY_MAX.as_nanos()).unwrap_or(u64::MAX);
         loop {
             let Some(what) = self.unrest() else { return };
@@ -32,14 +34,19 @@ impl Cluster {
         if waiting > 0 {
             return Some(format!("{waiting} operations of hosts wait; {}", self.describe()));
         }
-        for volume in self.volumes() {
-            let leader = self.core().config(volume.id).and_then(|config| config.leader);
-            let node = leader.and_then(|node| self.node(machine_of(Address(node.0))?));
-            if !node.is_some_and(|node| node.at_rest(volume.id)) {
-                return Some(format!("volume {}: {}", short(volume.id), self.describe()));
-            }
-        }
-        None
+        let restless = self.volumes().iter().find(|volume| !self.is_at_rest(volume.id))?;
+        Some(format!("volume {}: {}", short(restless.id), self.describe()))
+    }
+
+    /// Whether every volume is served with all its replicas in sync and equal.
+    pub(super) fn at_rest(&self) -> bool {
+        self.volumes().iter().all(|volume| self.is_at_rest(volume.id))
+    }
+
+    fn is_at_rest(&self, volume: uuid::Uuid) -> bool {
+        let leader = self.core().config(volume).and_then(|config| config.leader);
+        let node = leader.and_then(|node| self.node(machine_of(Address(node.0))?));
+        node.is_some_and(|node| node.at_rest(volume))
     }
 
     fn describe(&self) -> String {
