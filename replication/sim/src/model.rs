@@ -18,17 +18,20 @@ const WORD: u64 = 0x9e37_79b9_7f4a_7c15;
 /// Fills a block with a tag's pattern.
 pub fn fill(tag: Tag, block: &mut [u8]) {
     for (index, word) in (0_u64..).zip(block.chunks_exact_mut(8)) {
-        let value = if tag == 0 { 0 } else { tag ^ index.wrapping_mul(WORD) };
-        word.copy_from_slice(&value.to_le_bytes());
+        word.copy_from_slice(&word_of(tag, index));
     }
+}
+
+fn word_of(tag: Tag, index: u64) -> [u8; 8] {
+    let value = if tag == 0 { 0 } else { tag ^ index.wrapping_mul(WORD) };
+    value.to_le_bytes()
 }
 
 /// The tag of a block, or `None` if it is no pattern: a torn or foreign block.
 pub fn tag_of(block: &[u8]) -> Option<Tag> {
     let tag = u64::from_le_bytes(*block.first_chunk()?);
-    let mut expected = vec![0; block.len()];
-    fill(tag, &mut expected);
-    (expected == block).then_some(tag)
+    let whole = (0..).zip(block.chunks_exact(8)).all(|(index, word)| *word == word_of(tag, index));
+    whole.then_some(tag)
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -1,8 +1,10 @@
 //! Whole clusters, from seeds. A seed that fails is printed with the line that replays it:
 //!
 //! ```text
-//! AFS_SIM_SEED=17 cargo test -p afs-sim --test cluster -- one_seed --nocapture
+//! AFS_SIM_SEED=17 AFS_SIM_SECONDS=5040 cargo test -p afs-sim --test cluster -- one_seed --nocapture
 //! ```
+//!
+//! `AFS_SIM_SEEDS` runs so many shorter ones, `AFS_SIM_FIRST` says from which one on.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::time::{Duration, Instant};
@@ -14,10 +16,10 @@ fn number(name: &str) -> Option<u64> {
 }
 
 fn explain(setup: &Setup, failure: &Failure) -> String {
-    let seed = setup.seed;
+    let (seed, seconds) = (setup.seed, setup.time.as_secs());
     format!(
-        "seed {seed}: {failure}\nreplay: AFS_SIM_SEED={seed} cargo test -p afs-sim --test cluster \
-         -- one_seed --nocapture"
+        "seed {seed}: {failure}\nreplay: AFS_SIM_SEED={seed} AFS_SIM_SECONDS={seconds} cargo test \
+         -p afs-sim --test cluster -- one_seed --nocapture"
     )
 }
 
@@ -51,16 +53,24 @@ fn a_seed_gives_the_same_run_each_time() {
     }
 }
 
-/// `AFS_SIM_SEEDS` seeds from `AFS_SIM_FIRST` on.
-#[test]
-fn many_seeds_keep_every_promise() {
-    let count = number("AFS_SIM_SEEDS").unwrap_or(40);
-    let first = number("AFS_SIM_FIRST").unwrap_or(1);
+/// Seeds that each of the tests below takes; `AFS_SIM_SEEDS` says another number, for all of them together.
+const SEEDS: u64 = 20;
+/// Hours of simulated time of each.
+const HOURS: f64 = 1.4;
+
+/// Seeds `part * SEEDS + 1` and on: parts, so that they run beside each other.
+fn many_seeds(part: u64) {
+    let (count, time) = match number("AFS_SIM_SEEDS") {
+        Some(seeds) => (seeds.div_ceil(PARTS), Duration::from_secs(600)),
+        None => (SEEDS, Duration::from_secs_f64(HOURS * 3600.0)),
+    };
+    let first = number("AFS_SIM_FIRST").unwrap_or(1) + part * count;
     let began = Instant::now();
     let mut sum = Report::default();
     let mut failed = Vec::new();
     for seed in first..first + count {
-        let setup = Setup::new(seed);
+        let mut setup = Setup::new(seed);
+        setup.time = number("AFS_SIM_SECONDS").map_or(time, Duration::from_secs);
         if number("AFS_SIM_LIVE").is_some() {
             eprintln!("seed {seed} begins after {:?}", began.elapsed());
         }
@@ -74,4 +84,21 @@ fn many_seeds_keep_every_promise() {
     }
     println!("{count} clusters, {sum}; {:?}", began.elapsed());
     assert!(failed.is_empty(), "seeds {failed:?}");
+}
+
+macro_rules! parts {
+    ($($number:literal: $test:ident)*) => {
+        const PARTS: u64 = [$($number),*].len() as u64;
+        $(#[test]
+        fn $test() {
+            many_seeds($number);
+        })*
+    };
+}
+
+parts! {
+    0: many_seeds_keep_every_promise_1
+    1: many_seeds_keep_every_promise_2
+    2: many_seeds_keep_every_promise_3
+    3: many_seeds_keep_every_promise_4
 }

@@ -43,6 +43,10 @@ impl Version {
         self.offset / SECTOR as u64
     }
 
+    fn touches(&self, offset: u64, length: usize) -> bool {
+        self.offset < offset + length as u64 && offset < self.offset + self.data.len() as u64
+    }
+
     fn sectors(&self) -> impl Iterator<Item = (u64, &[u8])> {
         let live = self.live.iter();
         let chunks = self.data.chunks_exact(SECTOR);
@@ -129,6 +133,17 @@ impl Snapshot {
 
     /// Overwrites bytes (whole, aligned 512-byte sectors).
     pub fn write(&mut self, offset: u64, bytes: &[u8]) {
+        let at = usize::try_from(offset).unwrap_or(usize::MAX);
+        if at.is_multiple_of(PAGE) && bytes.len().is_multiple_of(PAGE) {
+            let pages = self.pages.iter_mut().skip(at / PAGE);
+            for (page, bytes) in pages.zip(bytes.chunks_exact(PAGE)) {
+                match page.as_mut().and_then(Rc::get_mut) {
+                    Some(own) => own.copy_from_slice(bytes),
+                    None => *page = bytes.try_into().ok().map(Rc::new),
+                }
+            }
+            return;
+        }
         for (sector, part) in (offset / SECTOR as u64..).zip(bytes.chunks_exact(SECTOR)) {
             self.put(sector, part);
         }
@@ -163,7 +178,8 @@ impl Image {
         }
         let first = version.first_sector();
         let last = first + version.live.len() as u64;
-        for cached in &mut self.cached {
+        let (offset, length) = (version.offset, version.data.len());
+        for cached in self.cached.iter_mut().filter(|cached| cached.touches(offset, length)) {
             let base = cached.first_sector();
             for (sector, live) in (base..).zip(&mut cached.live) {
                 *live &= !(first..last).contains(&sector);
@@ -174,6 +190,10 @@ impl Image {
     }
 
     fn settle(&mut self, version: &Version) {
+        if version.live.iter().all(|live| *live) {
+            self.stable.write(version.offset, &version.data);
+            return;
+        }
         for (sector, bytes) in version.sectors() {
             self.stable.put(sector, bytes);
         }
@@ -196,7 +216,7 @@ impl Image {
     pub(super) fn read(&self, offset: u64, length: usize) -> Vec<u8> {
         let mut bytes = self.stable.read(offset, length);
         let first = offset / SECTOR as u64;
-        for version in &self.cached {
+        for version in self.cached.iter().filter(|version| version.touches(offset, length)) {
             for (sector, data) in version.sectors() {
                 let Some(index) = sector.checked_sub(first) else { continue };
                 let at = usize::try_from(index).unwrap_or(usize::MAX).saturating_mul(SECTOR);
