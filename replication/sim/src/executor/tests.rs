@@ -1,3 +1,4 @@
+//! The executor alone: that time moves only when all wait, that processes stop, go on and die, and that a seed fixes the order.
 #![allow(clippy::unwrap_used)]
 
 use std::time::Duration;

@@ -1,3 +1,5 @@
+//! The checkers of histories: by hand what must be accepted and found, and for random histories of few operations all of them
+//! against the definition, which tries every order.
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;

@@ -1,3 +1,4 @@
+//! The network alone: each way in which a call can end, and what becomes of the request in each.
 #![allow(clippy::unwrap_used)]
 
 use std::cell::Cell;
