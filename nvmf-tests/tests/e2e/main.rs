@@ -42,14 +42,6 @@ nvmf_tests::on_every_kernel! {
         }
     }
     over tcp alone {
-        files {
-            ext4_holds_its_files_and_gives_space_back,
-            xfs_holds_its_files_and_gives_space_back,
-        }
-        growth {
-            mounted_host_sees_its_volume_grow,
-            full_pool_stops_new_blocks_only,
-        }
         digests {
             digests_change_nothing_but_the_checking,
         }
@@ -69,13 +61,6 @@ nvmf_tests::on_every_kernel! {
             sixty_four_hosts_at_once_leave_nothing_behind,
             storm_of_hosts_that_come_back_leaves_nothing_behind,
         }
-    }
-    over tcp alone {
-        cluster {
-            restart_of_all_nodes_in_turn_is_hardly_noticed,
-        }
-    }
-    over rdma alone {
         files {
             ext4_holds_its_files_and_gives_space_back,
             xfs_holds_its_files_and_gives_space_back,
@@ -84,6 +69,13 @@ nvmf_tests::on_every_kernel! {
             mounted_host_sees_its_volume_grow,
             full_pool_stops_new_blocks_only,
         }
+    }
+    over tcp alone {
+        cluster {
+            restart_of_all_nodes_in_turn_is_hardly_noticed,
+        }
+    }
+    over rdma alone {
         devices {
             lost_device_costs_no_io_and_serves_again_when_it_is_back,
             address_that_leaves_its_device_is_served_where_it_appears,
