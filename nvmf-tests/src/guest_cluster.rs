@@ -67,10 +67,11 @@ impl GuestCluster {
                 target.url()
             );
             let mut node = Program::new(guest, &name, &command, &[http]);
-            node.start()?;
+            node.launch()?;
             cluster.nodes.push(node);
             cluster.targets.push(target);
         }
+        cluster.nodes.iter_mut().try_for_each(Program::ready)?;
         Ok(cluster)
     }
 

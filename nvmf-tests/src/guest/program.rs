@@ -50,20 +50,32 @@ impl Program {
 
     /// Starts it and waits until it is well.
     pub fn start(&mut self) -> Result<()> {
+        self.launch()?;
+        self.ready()
+    }
+
+    /// Starts it, and does not wait.
+    pub fn launch(&mut self) -> Result<()> {
         if self.process.is_some() {
             bail!("{} is still running", self.name);
         }
-        let mut process = self.shell.spawn(&self.command)?;
+        self.process = Some(self.shell.spawn(&self.command)?);
+        Ok(())
+    }
+
+    /// Waits until it is well. One that ended before does not run any more.
+    pub fn ready(&mut self) -> Result<()> {
         let healthy = healthy(&self.faces);
-        wait_until("a program in the guest to be ready", READY_DEADLINE, || {
-            if let Some(code) = process.ended() {
-                bail!("it ended with {code}: {}", process.stdout());
+        let waited = wait_until("a program in the guest to be ready", READY_DEADLINE, || {
+            if let Some(code) = self.ended() {
+                bail!("it ended with {code}: {}", self.log_of_this_life());
             }
             Ok((self.shell.run(&healthy)?.code == 0).then_some(()))
-        })
-        .with_context(|| format!("start in the guest: {}", self.command_line()))?;
-        self.process = Some(process);
-        Ok(())
+        });
+        if waited.is_err() {
+            self.process = None;
+        }
+        waited.with_context(|| format!("start in the guest: {}", self.command_line()))
     }
 
     /// `kill -9`, and the end of the process.

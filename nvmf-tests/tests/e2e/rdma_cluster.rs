@@ -10,7 +10,8 @@ use nvmf_tests::nvme::{self, NOTICE, Transport};
 use nvmf_tests::paths;
 use nvmf_tests::scene::{NODE_FOLDER, Scene, nqn};
 
-const ROUND: &str = "rw=randwrite bsrange=4k-64k iodepth=16 size=2m";
+/// Light, as everything shares two emulated processors: replicas must not be late by themselves.
+const ROUND: &str = "rw=randwrite bsrange=4k-16k iodepth=4 size=1m";
 const DEADLINE: Duration = Duration::from_secs(120);
 const OPTIONS: &str = "--reconnect-delay 1 --ctrl-loss-tmo 120 --keep-alive-tmo 5 --nr-io-queues 2";
 /// What the paths are, counted.
@@ -43,6 +44,8 @@ fn play(scene: &Scene, cluster: &mut GuestCluster) -> Result<()> {
     let mut load = Rounds::start(host, &disk, ROUND)?;
     load.go_on(0, DEADLINE)?;
 
+    // Each blow falls when all replicas are in sync: a second failure within one is not what this is about.
+    cluster.healed("trio").context("under load")?;
     let leader = cluster.leader("trio")?;
     cluster.node(leader)?.kill()?;
     load.go_on(0, DEADLINE).context("after the leader was killed")?;
