@@ -171,7 +171,8 @@ impl Drop for Outstanding<'_> {
     fn drop(&mut self) {
         let Outstanding { peer, open, ended } = self;
         peer.outstanding.set(peer.outstanding.get() - 1);
-        if !*ended && peer.answered.get().elapsed() > SILENCE {
+        // Many calls may be given up at once: it is said for the first one.
+        if !*ended && peer.answered.get().elapsed() > SILENCE && peer.uses(open) {
             tracing::warn!(node = %peer.node, "a peer is silent: its connection is given up");
             peer.broke(open);
         }
