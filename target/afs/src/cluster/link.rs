@@ -185,12 +185,9 @@ impl Peer {
         let mut state = self.state.borrow_mut();
         match &*state {
             State::Open(open) if open.queue.closed().is_none() => return Some(Rc::clone(open)),
-            State::Open(open) => {
-                let open = Rc::clone(open);
-                drop(state);
-                self.broke(&open);
-                return None;
-            }
+            // It broke while nobody used it: its process may have been followed by another one long ago. Whether the node is
+            // reached is told by the next attempt, not by this.
+            State::Open(_) => {}
             State::Connecting => return None,
             State::Closed(until) if until.is_some_and(|until| Instant::now() < until) => {
                 return None;
