@@ -4,14 +4,38 @@
 use nvmf_tests::bench::{BENCHES, Effort};
 use nvmf_tests::scene::may_run;
 
-#[test]
-fn every_benchmark_runs_in_its_tiny_mode() {
-    for bench in BENCHES {
-        if may_run(bench.name, bench.kernels) {
-            let table = (bench.run)(Effort::Tiny)
-                .map_err(|error| format!("{}: {error:#}", bench.name))
-                .unwrap();
-            println!("{table}");
-        }
+fn run(name: &str) {
+    let bench = BENCHES.iter().find(|bench| bench.name == name).unwrap();
+    if may_run(bench.name, bench.kernels) {
+        let table =
+            (bench.run)(Effort::Tiny).map_err(|error| format!("{name}: {error:#}")).unwrap();
+        println!("{table}");
     }
+}
+
+macro_rules! tiny {
+    ($($test:ident: $name:literal;)*) => {
+        $(#[test]
+        fn $test() {
+            run($name);
+        })*
+
+        #[test]
+        fn every_benchmark_is_run() {
+            let names: Vec<&str> = BENCHES.iter().map(|bench| bench.name).collect();
+            assert_eq!(names, [$($name),*]);
+        }
+    };
+}
+
+tiny! {
+    instructions_runs: "instructions";
+    instructions_rdma_runs: "instructions-rdma";
+    loopback_runs: "loopback";
+    store_runs: "store";
+    start_runs: "start";
+    replicated_runs: "replicated";
+    failover_runs: "failover";
+    resync_runs: "resync";
+    idle_runs: "idle";
 }

@@ -82,7 +82,7 @@ fn tools_work_against_the_kernels_own_target(guest: &Guest) {
     let tool = format!("{} ledger", guest.folder().join("agent").display());
     let mut writer =
         guest.spawn(&format!("{tool} write --device {} --blocks 512", connection.disk)).unwrap();
-    writer.wait_for(" 100\n", Duration::from_secs(60)).unwrap();
+    writer.wait_for(" 100 ", Duration::from_secs(60)).unwrap();
     writer.kill().unwrap();
     let acknowledged = ledger::acknowledged(&writer.stdout());
     assert!(acknowledged.len() > 50);

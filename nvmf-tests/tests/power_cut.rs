@@ -57,7 +57,7 @@ fn play() -> Result<()> {
         let mut control = guest
             .spawn(&format!("{tool} write --device /dev/vdc --blocks {BLOCKS} --from {first}"))?;
         for writer in [&mut control, &mut writer] {
-            writer.wait_for(&format!(" {}\n", first + 400), Duration::from_secs(120))?;
+            writer.wait_for(&format!(" {} ", first + 400), Duration::from_secs(120))?;
         }
         let printed = writer.stdout();
         unflushed = ledger::acknowledged(&control.stdout());

@@ -36,7 +36,7 @@ pub fn run(effort: Effort) -> Result<Table> {
     cluster.healed(VOLUME)?;
     let disk = cluster.connect(&guest, NQN, "--reconnect-delay 1 --ctrl-loss-tmo 600")?;
     // Every chunk is there before, so that what is written while the replica is away are overwrites.
-    guest.ok(&format!("tr '\\0' x < /dev/zero | dd of={disk} bs=1M count={mib} iflag=fullblock oflag=direct status=none"))?;
+    guest.ok(&format!("dd if=/dev/zero of={disk} bs=1M count={mib} oflag=direct status=none"))?;
 
     let leader = cluster.leader(VOLUME)?;
     let lost = (leader + 1) % cluster.nodes.len();
