@@ -32,9 +32,9 @@ impl ReceiveArea {
         self.start == self.end
     }
 
-    /// Forgets the first `count` bytes.
+    /// Forgets the first `count` bytes, or all that there are.
     pub(crate) fn consume(&mut self, count: usize) {
-        self.start = (self.start + count).min(self.end);
+        self.start = self.start.saturating_add(count).min(self.end);
         if self.start == self.end {
             self.start = 0;
             self.end = 0;
@@ -65,6 +65,16 @@ impl ReceiveArea {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_is_forgotten_also_behind_bytes_that_were_consumed() {
+        let mut area = ReceiveArea::new(10);
+        area.received(8);
+        area.consume(3);
+        area.consume(usize::MAX);
+        assert!(area.is_empty());
+        assert_eq!(area.spare(usize::MAX).len(), 10);
+    }
 
     #[test]
     fn a_cut_pdu_moves_to_the_front_when_it_does_not_fit() {
