@@ -49,7 +49,6 @@ nvmf_tests::on_every_kernel! {
     over rdma alone {
         multipath {
             discovery_by_either_transport_lists_both,
-            either_transport_may_go_and_come_back_under_every_path_policy,
         }
     }
     on one kernel over tcp and rdma {
@@ -74,6 +73,9 @@ nvmf_tests::on_every_kernel! {
         }
     }
     over rdma alone {
+        multipath {
+            either_transport_may_go_and_come_back_under_every_path_policy,
+        }
         devices {
             lost_device_costs_no_io_and_serves_again_when_it_is_back,
             address_that_leaves_its_device_is_served_where_it_appears,
