@@ -53,7 +53,12 @@ impl Conductor {
 
     /// A subsystem for any host, with a namespace 1 of a new volume.
     pub fn export(&self, volume: &str, size: &str, nqn: &str) -> Result<()> {
-        self.call(&format!("volume create {volume} --size {size}"))?;
+        self.export_with(volume, size, "", nqn)
+    }
+
+    /// The same, the volume made with further options.
+    pub fn export_with(&self, volume: &str, size: &str, options: &str, nqn: &str) -> Result<()> {
+        self.call(&format!("volume create {volume} --size {size} {options}"))?;
         self.call(&format!("subsystem create {nqn}"))?;
         self.call(&format!("host allow {nqn} any"))?;
         self.call(&format!("namespace add {nqn} --volume {volume} --nsid 1"))?;

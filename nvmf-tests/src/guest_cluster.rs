@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::cli::Conductor;
+use crate::cluster::{is_whole, leader_of};
 use crate::guest::{Guest, Program, soft_rdma};
 use crate::guest_node::{API_PORT, HTTP_PORT};
 use crate::nvme::{Target, Transport};
@@ -102,13 +103,7 @@ impl GuestCluster {
         let mut last = Value::Null;
         wait_until("all replicas to be in sync", HEALED, || {
             last = self.shown(volume);
-            let replicas = last["replicas"].as_array().into_iter().flatten();
-            let (mut all, mut any) = (true, false);
-            for replica in replicas {
-                any = true;
-                all &= replica["in_sync"].as_bool() == Some(true);
-            }
-            Ok((any && all && leader_of(&last).is_some()).then_some(()))
+            Ok(is_whole(&last).then_some(()))
         })
         .with_context(|| last.to_string())
     }
@@ -156,11 +151,6 @@ impl GuestCluster {
         }
         Ok(())
     }
-}
-
-fn leader_of(shown: &Value) -> Option<String> {
-    let claimed = shown["claimed"].as_bool().unwrap_or(false);
-    shown["leader"].as_str().filter(|_| claimed).map(str::to_owned)
 }
 
 /// The last way by which a node that logged this connected to each other one.

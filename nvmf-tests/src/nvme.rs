@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::guest::Shell;
 
@@ -102,6 +102,24 @@ pub fn connect(guest: &Shell, target: &Target, nqn: &str, options: &str) -> Resu
     let device = answer["device"].as_str().context("nvme connect named no device")?;
     let disk = disk(guest, nqn, 1)?;
     Ok(Connection { nqn: nqn.to_owned(), controller: format!("/dev/{device}"), disk })
+}
+
+/// Connects to several targets of one subsystem; the disk that they are one of.
+pub fn connect_all(guest: &Shell, targets: &[Target], nqn: &str, options: &str) -> Result<String> {
+    let mut disk = String::new();
+    for target in targets {
+        let connection = connect(guest, target, nqn, options)?;
+        ensure!(disk.is_empty() || disk == connection.disk, "{disk} and {}", connection.disk);
+        disk = connection.disk;
+    }
+    Ok(disk)
+}
+
+/// How many paths to namespaces 1 have each ANA state, as in `2 non-optimized, 1 optimized`.
+pub fn path_states(guest: &Shell) -> Result<String> {
+    let count =
+        "cat /sys/class/nvme/nvme*/nvme*c*n1/ana_state | sort | uniq -c | tr -s ' ' | tr '\\n' ','";
+    Ok(guest.ok(count)?.trim().trim_end_matches(',').to_owned())
 }
 
 /// Disconnects every controller of a subsystem.

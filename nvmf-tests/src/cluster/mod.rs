@@ -99,23 +99,12 @@ impl Cluster {
 
     /// A replicated volume, exported to any host by every node.
     pub fn export(&self, volume: &str, size: &str, options: &str, nqn: &str) -> Result<()> {
-        let conductor = self.conductor()?;
-        conductor.call(&format!("volume create {volume} --size {size} {options}"))?;
-        conductor.call(&format!("subsystem create {nqn}"))?;
-        conductor.call(&format!("host allow {nqn} any"))?;
-        conductor.call(&format!("namespace add {nqn} --volume {volume} --nsid 1"))?;
-        Ok(())
+        self.conductor()?.export_with(volume, size, options, nqn)
     }
 
     /// Connects a host to every node; the disk that they are one of.
     pub fn connect(&self, host: &Shell, nqn: &str, options: &str) -> Result<String> {
-        let mut disk = String::new();
-        for target in &self.targets {
-            let connection = nvme::connect(host, target, nqn, options)?;
-            ensure!(disk.is_empty() || disk == connection.disk, "{disk} and {}", connection.disk);
-            disk = connection.disk;
-        }
-        Ok(disk)
+        nvme::connect_all(host, &self.targets, nqn, options)
     }
 
     /// The node that leads a volume, once one has claimed it.
@@ -144,7 +133,7 @@ impl Cluster {
             let Ok(shown) = self.conductor()?.call(&format!("volume show {volume}")) else {
                 return Ok(None);
             };
-            let good = leader_of(&shown).is_some() && out_of_sync(&shown) == 0;
+            let good = is_whole(&shown);
             last = shown;
             Ok(good.then_some(()))
         });
@@ -188,12 +177,15 @@ impl Cluster {
     }
 }
 
-fn leader_of(shown: &Value) -> Option<String> {
+/// The leader in what `volume show` says, once it has claimed the volume.
+pub(crate) fn leader_of(shown: &Value) -> Option<String> {
     let claimed = shown["claimed"].as_bool().unwrap_or(false);
     shown["leader"].as_str().filter(|_| claimed).map(str::to_owned)
 }
 
-fn out_of_sync(shown: &Value) -> usize {
-    let replicas = shown["replicas"].as_array().into_iter().flatten();
-    replicas.filter(|replica| replica["in_sync"].as_bool() != Some(true)).count()
+/// Whether `volume show` tells of a leader and of replicas that are all in sync.
+pub(crate) fn is_whole(shown: &Value) -> bool {
+    let replicas = shown["replicas"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let in_sync = |replica: &Value| replica["in_sync"].as_bool() == Some(true);
+    leader_of(shown).is_some() && !replicas.is_empty() && replicas.iter().all(in_sync)
 }

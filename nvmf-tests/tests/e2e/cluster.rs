@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use nvmf_tests::cluster::{Cluster, Cut, Plan, network};
 use nvmf_tests::fio::Rounds;
-use nvmf_tests::nvme::NOTICE;
+use nvmf_tests::nvme::{self, NOTICE};
 use nvmf_tests::process::wait_until;
 use nvmf_tests::scene::{Scene, nqn};
 use nvmf_tests::writers::Writers;
@@ -47,13 +47,11 @@ fn with_cluster(
     cluster.export(VOLUME, "256M", "--replicas 3 --min-in-sync 2", &name)?;
     cluster.healed(VOLUME)?;
     let disk = cluster.connect(&scene.guest, &name, CONNECT)?;
-    let states =
-        "cat /sys/class/nvme/nvme*/nvme*c*n1/ana_state | sort | uniq -c | tr -s ' ' | tr '\\n' ','";
-    let shown = scene.guest.ok(states)?;
-    ensure!(shown.trim() == "2 non-optimized, 1 optimized,", "paths: {shown}");
+    let states = nvme::path_states(&scene.guest)?;
+    ensure!(states == "2 non-optimized, 1 optimized", "paths: {states}");
     play(scene, &mut cluster, &disk).with_context(|| cluster.logs(40))?;
     cluster.assert_no_panic()?;
-    scene.guest.ok(&format!("nvme disconnect -n {name}"))?;
+    nvme::disconnect(&scene.guest, &name)?;
     scene.guest.eventually(NOTICE, "! ls /dev/nvme*n1").map(drop)
 }
 

@@ -14,9 +14,6 @@ use nvmf_tests::scene::{NODE_FOLDER, Scene, nqn};
 const ROUND: &str = "rw=randwrite bsrange=4k-16k iodepth=4 size=1m";
 const DEADLINE: Duration = Duration::from_secs(120);
 const OPTIONS: &str = "--reconnect-delay 1 --ctrl-loss-tmo 120 --keep-alive-tmo 5 --nr-io-queues 2";
-/// What the paths are, counted.
-const STATES: &str =
-    "cat /sys/class/nvme/nvme*/nvme*c*n1/ana_state | sort | uniq -c | tr -s ' ' | tr '\n' ','";
 
 pub fn replicated_volume_outlives_its_nodes_and_the_network_between_them(
     scene: &mut Scene,
@@ -28,10 +25,8 @@ pub fn replicated_volume_outlives_its_nodes_and_the_network_between_them(
     let programs = afs.parent().context("the folder of the programs")?;
     let mut cluster = GuestCluster::start(&scene.guest, programs, NODE_FOLDER, 3, "512M")?;
     let name = nqn("trio");
-    cluster.conductor()?.call("volume create trio --size 32M --replicas 3 --min-in-sync 2")?;
-    cluster.conductor()?.call(&format!("subsystem create {name}"))?;
-    cluster.conductor()?.call(&format!("host allow {name} any"))?;
-    cluster.conductor()?.call(&format!("namespace add {name} --volume trio --nsid 1"))?;
+    let options = "--replicas 3 --min-in-sync 2";
+    cluster.conductor()?.export_with("trio", "32M", options, &name)?;
     cluster.healed("trio")?;
     let played = play(scene, &mut cluster);
     played.with_context(|| cluster.logs(40))
@@ -39,7 +34,9 @@ pub fn replicated_volume_outlives_its_nodes_and_the_network_between_them(
 
 fn play(scene: &Scene, cluster: &mut GuestCluster) -> Result<()> {
     let host: &Shell = &scene.guest;
-    let disk = connect_all(host, cluster)?;
+    let disk = nvme::connect_all(host, cluster.targets(), &nqn("trio"), OPTIONS)?;
+    let states = nvme::path_states(host)?;
+    ensure!(states == "2 non-optimized, 1 optimized", "paths: {states}");
     cluster.leader_reaches_peers_by("trio", Transport::Rdma)?;
     let mut load = Rounds::start(host, &disk, ROUND)?;
     load.go_on(0, DEADLINE)?;
@@ -79,19 +76,6 @@ fn play(scene: &Scene, cluster: &mut GuestCluster) -> Result<()> {
     cluster.assert_well()?;
     nvme::disconnect(host, &nqn("trio"))?;
     host.eventually(NOTICE, "! ls /dev/nvme*n1").map(drop)
-}
-
-/// A path to each node, and the disk that they make.
-fn connect_all(host: &Shell, cluster: &GuestCluster) -> Result<String> {
-    let mut disk = String::new();
-    for target in cluster.targets() {
-        let connection = nvme::connect(host, target, &nqn("trio"), OPTIONS)?;
-        ensure!(disk.is_empty() || disk == connection.disk, "{disk} and {}", connection.disk);
-        disk = connection.disk;
-    }
-    let shown = host.ok(STATES)?;
-    ensure!(shown.trim() == "2 non-optimized, 1 optimized,", "paths: {shown}");
-    Ok(disk)
 }
 
 /// Each node in turn leads and reads its own replica: all hold the same.
