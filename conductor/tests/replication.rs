@@ -147,6 +147,42 @@ async fn leader_that_hears_nobody_is_not_believed_and_another_one_leads(home: Ho
     assert!(volume(&cluster).await.replicas.iter().all(|replica| replica.in_sync));
 }
 
+async fn deposed_leader_that_hears_nobody_is_no_witness(home: Home) {
+    let (cluster, fakes) = cluster(home, 3).await;
+    let v = make(&cluster, json!({"name": "v", "size_bytes": 4096, "replicas": 3})).await;
+    let w = make(&cluster, json!({"name": "w", "size_bytes": 4096, "replicas": 3})).await;
+    let nodes = ["n1", "n2", "n3"].map(|name| number(&fakes, name));
+    let lead = async |volume: &str, node: &str| {
+        let path = format!("/api/v1/volumes/{volume}/leader");
+        let (status, answer) = cluster.post(&path, json!({ "node": node })).await;
+        assert_eq!(status, 200, "{answer}");
+    };
+    let hears_nobody = async |volume: &Volume, config: &VolumeConfig, at: usize| {
+        let others: Vec<NodeId> = nodes.iter().copied().filter(|it| *it != nodes[at]).collect();
+        let other = config.members().find(|(_, it)| it.node == others[0]).unwrap().1.replica;
+        let accuse = json!({"node": nodes[at], "process": 7, "epoch": config.epoch, "shard": 0,
+            "replica": other, "unreachable": true, "unheard": others});
+        ask(&cluster, volume, "accuse", accuse).await
+    };
+    // It led, stood still, was replaced, and finds everybody silent before it hears of that.
+    lead("v", "n1").await;
+    let before = claim(&cluster, &v, nodes[0]).await;
+    lead("v", "n2").await;
+    assert!(hears_nobody(&v, &before, 0).await.denied.is_some());
+    lead("v", "n1").await;
+    let led = claim(&cluster, &v, nodes[0]).await;
+    // The next look at who should lead takes a volume away from a leader that is really alone.
+    lead("w", "n2").await;
+    let config = claim(&cluster, &w, nodes[1]).await;
+    assert!(hears_nobody(&w, &config, 1).await.denied.is_some());
+    eventually("another node leads w", async || {
+        cluster.get("/api/v1/volumes/w").await.1["leader"] != "n2"
+    })
+    .await;
+    let now = volume(&cluster).await;
+    assert_eq!((now.leader.as_deref(), now.epoch), (Some("n1"), led.epoch));
+}
+
 async fn drained_node_hands_over_its_volume_and_its_replica(home: Home) {
     let (cluster, fakes) = cluster(home, 4).await;
     let made = make(&cluster, json!({"name": "v", "size_bytes": 4096, "replicas": 3})).await;
@@ -248,6 +284,7 @@ postgres::on_both!(
     node_that_goes_down_loses_its_volumes_to_another,
     drained_node_hands_over_its_volume_and_its_replica,
     leader_that_hears_nobody_is_not_believed_and_another_one_leads,
+    deposed_leader_that_hears_nobody_is_no_witness,
     replication_that_cannot_be_is_refused,
     cli_shows_where_the_data_is_and_whether_it_is_safe,
 );

@@ -98,6 +98,14 @@ impl MetaDb {
         .await
     }
 
+    /// Whether `asker` leads a volume, in its newest epoch.
+    pub async fn leads(&self, volume: Uuid, asker: Asker) -> Result<bool, DbError> {
+        let mut view = self.read().await?;
+        let config = configs::load(&mut view, volume).await?;
+        let Asker { node, process, epoch } = asker;
+        Ok(config.is_some_and(|config| config.is_led_by(node, process, epoch)))
+    }
+
     /// The node that holds a replica.
     pub async fn node_of_replica(&self, replica: Uuid) -> Result<Option<NodeId>, DbError> {
         let mut view = self.read().await?;

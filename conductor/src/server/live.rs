@@ -74,6 +74,11 @@ impl Live {
         }
     }
 
+    /// A leader has filled a replica on a node: it reaches it, whatever it said before.
+    pub(super) fn reconciled(&self, leader: NodeId, node: NodeId) {
+        self.accusations.lock().remove(&(leader, node));
+    }
+
     /// Tells when somebody says that it does not reach somebody whom it reached before.
     pub(super) fn doubts(&self) -> watch::Receiver<u64> {
         self.doubts.subscribe()

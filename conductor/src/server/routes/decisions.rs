@@ -57,14 +57,18 @@ pub(super) async fn accuse(
     Body(request): Body<AccuseRequest>,
 ) -> Answer<DecisionAnswer> {
     let AccuseRequest { node, process, epoch, shard, replica, unreachable, unheard } = request;
-    for peer in unheard.into_iter().take(UNHEARD_MAX).filter(|peer| *peer != node) {
-        shared.live.accuse(node, peer);
-    }
-    if unreachable && let Some(accused) = shared.db.node_of_replica(replica).await? {
-        shared.live.accuse(node, accused);
+    let asker = Asker { node, process, epoch };
+    // Who was deposed while it stood still finds everybody silent. That says nothing about them, and would stand against this
+    // node for as long as evidence counts, should it be elected again.
+    if shared.db.leads(volume, asker).await? {
+        for peer in unheard.into_iter().take(UNHEARD_MAX).filter(|peer| *peer != node) {
+            shared.live.accuse(node, peer);
+        }
+        if unreachable && let Some(accused) = shared.db.node_of_replica(replica).await? {
+            shared.live.accuse(node, accused);
+        }
     }
     let beliefs = shared.beliefs().await?;
-    let asker = Asker { node, process, epoch };
     answer(shared.db.accuse(volume, asker, shard, replica, &beliefs).await)
 }
 
@@ -79,7 +83,13 @@ pub(super) async fn admit(
     Body(request): Body<AdmitRequest>,
 ) -> Answer<DecisionAnswer> {
     let AdmitRequest { node, process, epoch, shard, replica } = request;
-    answer(shared.db.admit(volume, Asker { node, process, epoch }, shard, replica).await)
+    let asked = shared.db.admit(volume, Asker { node, process, epoch }, shard, replica).await?;
+    if asked.value.denied.is_none()
+        && let Some(holder) = shared.db.node_of_replica(replica).await?
+    {
+        shared.live.reconciled(node, holder);
+    }
+    answer(Ok(asked))
 }
 
 fn answer(asked: Result<Decided<Asked>, DbError>) -> Answer<DecisionAnswer> {
