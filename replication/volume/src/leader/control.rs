@@ -108,8 +108,7 @@ impl<H: Host> Leader<H> {
                     self.pause(LONGEST_PAUSE).await;
                     Some(config)
                 }
-                // Something that we do not know of may still be decided on this epoch: leave it behind.
-                Some(config) if config.epoch == view.epoch() => self.renew(view).await,
+                Some(config) if config.epoch == view.epoch() => self.leave_behind(view).await,
                 other => other,
             };
             return Reaction::Next(next.map(Box::new));
@@ -126,7 +125,7 @@ impl<H: Host> Leader<H> {
         let next = if member.mode() == Mode::InSync {
             self.drop_or_renew(view, shard, member.replica, self.unheard(view)).await
         } else {
-            let next = self.renew(view).await;
+            let next = self.leave_behind(view).await;
             // Whether it was admitted is known now; in an epoch in which it is not, nobody waits for it.
             member.set_mode(Mode::Away);
             next
@@ -164,6 +163,20 @@ impl<H: Host> Leader<H> {
             Ok(config) => Some(config),
             // Whoever was denied finds the newest by claiming; so does one that heard nothing.
             Err(_) => self.claim().await,
+        }
+    }
+
+    /// A higher epoch, whatever it takes: something that we asked for may still be decided on this one, such as that a replica is
+    /// in sync which nobody waits for any more.
+    async fn leave_behind(&self, view: &View) -> Option<VolumeConfig> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let config = self.renew(view).await?;
+            if config.epoch > view.epoch() {
+                return Some(config);
+            }
+            self.pause(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
