@@ -42,8 +42,9 @@ pub use ways::{NoWay, PeerRdma};
 const WATCH: Duration = Duration::from_millis(100);
 /// How often nodes that were not reached are tried.
 const PROBE: Duration = Duration::from_secs(1);
-/// Leaders are heard every 150 ms; one that was not for this long, which is about its lease, is reported.
-const SILENT: Duration = Duration::from_millis(650);
+/// Leaders are heard every 150 ms; one that was not for this long is reported. A leader that waits for the promise of a replica
+/// that is away speaks to nobody for `Params::answer`, and then asks the conductor: it must not be taken for silent itself.
+const SILENT: Duration = Duration::from_millis(900);
 
 /// A leader that ended is followed by another after this time, if the conductor still wants one here.
 const AGAIN: Duration = Duration::from_millis(200);
