@@ -4,6 +4,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendFlags};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -108,6 +109,18 @@ pub(crate) fn is_closed_by_peer(stream: &TcpStream) -> bool {
         Poll::Ready(Ok(ready)) => ready.is_read_closed(),
         Poll::Ready(Err(_)) => true,
         Poll::Pending => false,
+    }
+}
+
+/// The same, asked of the system: what the reactor knows may be old. One system call.
+pub(crate) fn is_closed_by_peer_now(stream: &TcpStream) -> bool {
+    let mut looked = [PollFd::new(stream, PollFlags::RDHUP)];
+    loop {
+        match rustix::event::poll(&mut looked, Some(&Timespec::default())) {
+            Ok(0) => return false,
+            Err(rustix::io::Errno::INTR) => {}
+            Ok(_) | Err(_) => return true,
+        }
     }
 }
 

@@ -27,6 +27,7 @@ pub(crate) struct Idle {
     pacer: RefCell<Pacer>,
     driver: RefCell<Option<Waker>>,
     parked: Cell<bool>,
+    looked_ns: Cell<u64>,
 }
 
 impl Idle {
@@ -44,12 +45,18 @@ impl Idle {
             pacer: RefCell::new(pacer),
             driver: RefCell::new(None),
             parked: Cell::new(false),
+            looked_ns: Cell::new(0),
         })
     }
 
     /// Makes the hooks of this thread use (or, with `None`, forget) a reactor.
     pub(crate) fn install(idle: Option<Rc<Idle>>) {
         CURRENT.with(|current| *current.borrow_mut() = idle);
+    }
+
+    /// When the reactor last turned to the system for events, on the clock of [`boottime_ns`]: what it knows is no older.
+    pub(crate) fn looked_ns(&self) -> u64 {
+        self.looked_ns.get()
     }
 
     /// The task to wake when the ring has something, or to keep the reactor from sleeping.
@@ -65,6 +72,7 @@ impl Idle {
         let now = boottime_ns();
         let shared = self.counters.shared();
         shared.rounds.add(1);
+        self.looked_ns.set(now);
         shared.last_ran_ns.set(now);
         shared.pool_free.set(self.pool.free_bytes() as u64);
         if self.ring.as_ref().is_some_and(Ring::is_ready) {

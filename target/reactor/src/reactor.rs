@@ -234,6 +234,13 @@ impl Local {
         self.inner.idle.ring.as_ref()
     }
 
+    /// When the reactor last turned to the system for events, in nanoseconds on the clock of
+    /// [`boottime_ns`](crate::clock::boottime_ns). What it knows of sockets may be as old as that, or older still than the moment
+    /// at which it woke: the whole process may have been stopped between the events and their handling.
+    pub fn looked_ns(&self) -> u64 {
+        self.inner.idle.looked_ns()
+    }
+
     /// The RDMA devices that the reactor has open.
     pub(crate) fn rdma(&self) -> &Devices {
         &self.inner.idle.rdma

@@ -127,7 +127,8 @@ impl IoQueue {
             return Err(Status::ABORTED_SQ_DELETION);
         }
         let started = Instant::now();
-        let place = Target { backend, namespace: &target.namespace, lost: &self.lost };
+        let place =
+            Target { backend, namespace: &target.namespace, lost: &self.lost, local: &self.local };
         let outcome = place.run(command, request).await;
         let nanos = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let (bytes, ok) = (outcome.bytes, outcome.completion.is_ok());
@@ -178,6 +179,7 @@ struct Target<'a> {
     backend: &'a Backend,
     namespace: &'a Namespace,
     lost: &'a Cell<bool>,
+    local: &'a Local,
 }
 
 impl Target<'_> {
@@ -250,8 +252,8 @@ impl Target<'_> {
     async fn write(&self, rw: &Rw, request: &mut Request) -> Result<(), Status> {
         transfer(self.namespace, rw, request)?;
         let data = request.receive().await.map_err(|error| error.status())?;
-        let _held = self.hold(rw.lba, rw.blocks.into()).await?;
-        self.backend.write(rw.lba, data, &self.gone()).await.map_err(write_status)
+        let _held = self.hold(rw.lba, rw.blocks.into(), request).await?;
+        self.backend.write(rw.lba, data, &self.gone(request)).await.map_err(write_status)
     }
 
     async fn write_zeroes(
@@ -262,24 +264,36 @@ impl Target<'_> {
         request: &Request,
     ) -> Result<(), Status> {
         addressed(self.namespace, lba, blocks, request)?;
-        let _held = self.hold(lba, blocks).await?;
-        let zeroed = self.backend.write_zeroes(lba, blocks, deallocate, &self.gone()).await;
+        let _held = self.hold(lba, blocks, request).await?;
+        let gone = self.gone(request);
+        let zeroed = self.backend.write_zeroes(lba, blocks, deallocate, &gone).await;
         zeroed.map_err(write_status)
     }
 
     /// Takes a range for a change of its blocks. A command whose connection was lost while it waited changes nothing
     /// any more: the host may have sent it again elsewhere (CONFORMANCE M-45).
-    async fn hold(&self, lba: u64, blocks: u64) -> Result<Option<WriteGuard<'_>>, Status> {
-        let held = match self.backend.wants_order() {
-            true => Some(self.namespace.ranges.write(lba..lba + blocks).await),
-            false => None,
+    async fn hold(
+        &self,
+        lba: u64,
+        blocks: u64,
+        request: &Request,
+    ) -> Result<Option<WriteGuard<'_>>, Status> {
+        let held = if self.backend.wants_order() {
+            Some(self.namespace.ranges.write(lba..lba + blocks).await)
+        } else if request.queue().is_host_there(self.local).await {
+            None
+        } else {
+            return Err(Status::ABORTED_SQ_DELETION);
         };
         if self.lost.get() { Err(Status::ABORTED_SQ_DELETION) } else { Ok(held) }
     }
 
-    /// Tells whether the connection is lost.
-    fn gone(&self) -> impl Fn() -> bool {
-        || self.lost.get()
+    /// Tells whether the connection is lost; for a volume that others serve too, whether it may be.
+    fn gone(&self, request: &Request) -> impl Fn() -> bool {
+        || {
+            let alone = self.backend.wants_order();
+            self.lost.get() || (!alone && request.queue().may_be_given_up(self.local))
+        }
     }
 
     async fn compare(&self, rw: &Rw, request: &mut Request) -> Result<(), Status> {

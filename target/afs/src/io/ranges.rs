@@ -31,8 +31,11 @@ impl Target<'_> {
         }
         for range in ranges.iter().filter(|range| range.blocks.get() > 0) {
             let (lba, blocks) = (range.lba.get(), range.blocks.get().into());
-            let _held = self.hold(lba, blocks).await?;
-            self.backend.deallocate(lba, blocks, &self.gone()).await.map_err(write_status)?;
+            let _held = self.hold(lba, blocks, request).await?;
+            self.backend
+                .deallocate(lba, blocks, &self.gone(request))
+                .await
+                .map_err(write_status)?;
         }
         Ok(blocks)
     }

@@ -140,11 +140,13 @@ impl Host {
 
     /// Has each node lead in turn and read its own replica: all must hold `fill`.
     pub fn assert_all_replicas(&self, cluster: &Cluster, lba: u64, fills: &[u8]) {
-        for node in 0..cluster.nodes.len() {
-            cluster.lead(node);
-            let read = self.read(node, lba, fills.len()).unwrap();
-            assert!(read == fills, "{}: {read:?}, not {fills:?}", cluster.nodes[node].name);
-        }
+        let held: Vec<_> = (0..cluster.nodes.len())
+            .map(|node| {
+                cluster.lead(node);
+                self.read(node, lba, fills.len()).unwrap()
+            })
+            .collect();
+        assert!(held.iter().all(|read| read == fills), "the nodes hold {held:?}, not {fills:?}");
     }
 
     /// Begins to write one block after the other, in turn over `blocks` of them, until told to stop.

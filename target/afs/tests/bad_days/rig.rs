@@ -215,3 +215,15 @@ impl Cluster {
         self.wait_in_sync(self.nodes.len().min(3));
     }
 }
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let events = self.place.call_if_there("/api/v1/events?limit=1000");
+            let events =
+                events.as_ref().and_then(|page| page["events"].as_array().or(page.as_array()));
+            eprintln!("--- events");
+            events.into_iter().flatten().for_each(|event| eprintln!("{event}"));
+        }
+    }
+}

@@ -7,12 +7,21 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use afs_reactor::{Buffer, BufferMut, BufferPool};
+use afs_reactor::clock::boottime_ns;
+use afs_reactor::verbs::CmWatch;
+use afs_reactor::{Buffer, BufferMut, BufferPool, Local};
+use tokio::net::TcpStream;
 
 use super::admission::Admission;
 use super::close::{QueueCloser, Signals};
 use super::request::TransferError;
 use crate::codec::Digests;
+use crate::socket;
+
+/// What is known of a host may be this old before the system is asked again (CONFORMANCE M-45).
+const STALE_NS: u64 = 10_000_000;
+/// Between two looks at a connection manager that is about to say something.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// What carries a queue pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -88,7 +97,7 @@ pub(super) enum TransferSlot {
 
 /// What is known of a connection when it begins.
 pub(super) struct Origin {
-    pub(super) transport: Transport,
+    pub(super) way: Way,
     /// The host's address, and ours.
     pub(super) addresses: (SocketAddr, SocketAddr),
     /// For I/O, and for admin queues.
@@ -99,8 +108,28 @@ pub(super) struct Origin {
     pub(super) in_capsule_bytes: u32,
 }
 
+/// Where it shows that a host has given its connection up.
+pub(super) enum Way {
+    Tcp(Rc<TcpStream>),
+    Rdma(CmWatch),
+}
+
+/// What is known of a host at this moment.
+#[derive(PartialEq, Eq)]
+enum Presence {
+    /// It had not given the connection up a moment ago.
+    Here,
+    Gone,
+    /// Something happened to some connection, and it is not yet known to which.
+    Unclear,
+}
+
 struct QueueState {
     transport: Transport,
+    /// `None` when the connection is gone.
+    way: RefCell<Option<Way>>,
+    /// When the system was last asked whether the host is there.
+    asked_ns: Cell<u64>,
     peer: SocketAddr,
     local: SocketAddr,
     pool: BufferPool,
@@ -119,8 +148,14 @@ struct QueueState {
 
 impl Queue {
     pub(super) fn new(origin: Origin) -> Queue {
+        let transport = match origin.way {
+            Way::Tcp(_) => Transport::Tcp,
+            Way::Rdma(_) => Transport::Rdma,
+        };
         Queue(Rc::new(QueueState {
-            transport: origin.transport,
+            transport,
+            way: RefCell::new(Some(origin.way)),
+            asked_ns: Cell::new(0),
             peer: origin.addresses.0,
             local: origin.addresses.1,
             pool: origin.pools.0,
@@ -209,6 +244,52 @@ impl Queue {
         }
     }
 
+    /// Whether the host is not known to be there: it has given the connection up, or may have.
+    ///
+    /// A process that is stopped, or does not get the processor, for a while finds commands in its sockets of which the host has
+    /// long asked another node, and then changed the same blocks again. So before something is done that others may have done
+    /// meanwhile, this is asked (CONFORMANCE M-45): it tells how things are, where the reactor, the one of `local`, only knows how
+    /// they were when it last turned to the system. Costs a look at the clock; a system call if that was more than 10 ms ago.
+    #[must_use]
+    pub fn may_be_given_up(&self, local: &Local) -> bool {
+        self.presence(local) != Presence::Here
+    }
+
+    /// As [`may_be_given_up`](Queue::may_be_given_up), but waits until it is clear; true when the host is there.
+    pub async fn is_host_there(&self, local: &Local) -> bool {
+        loop {
+            match self.presence(local) {
+                Presence::Here => return true,
+                Presence::Gone => return false,
+                Presence::Unclear => tokio::time::sleep(LOOK_AGAIN).await,
+            }
+        }
+    }
+
+    fn presence(&self, local: &Local) -> Presence {
+        let state = &*self.0;
+        let way = state.way.borrow();
+        let Some(way) = way.as_ref().filter(|_| state.signals.close_wanted().is_none()) else {
+            return Presence::Gone;
+        };
+        let now = boottime_ns();
+        let known = local.looked_ns().max(state.asked_ns.get());
+        if now.saturating_sub(known) <= STALE_NS {
+            return Presence::Here;
+        }
+        local.counters().count_socket_calls(1);
+        match way {
+            Way::Tcp(stream) if socket::is_closed_by_peer_now(stream) => return Presence::Gone,
+            Way::Tcp(_) => {}
+            Way::Rdma(watch) if !watch.is_quiet() => return Presence::Unclear,
+            // What it said last may have been about this connection.
+            Way::Rdma(_) if state.signals.close_wanted().is_some() => return Presence::Gone,
+            Way::Rdma(_) => {}
+        }
+        state.asked_ns.set(now);
+        Presence::Here
+    }
+
     pub(super) fn stall_timeout(&self) -> Duration {
         self.0.stall_timeout.get()
     }
@@ -246,6 +327,7 @@ impl Queue {
     /// commands in tasks of their own may stay.
     pub(super) fn end(&self) {
         self.0.over.set(true);
+        self.0.way.take();
         self.0.wanted.borrow_mut().clear();
         let transfers = std::mem::take(&mut *self.0.transfers.borrow_mut());
         for (slot, transfer) in (0..).zip(transfers) {

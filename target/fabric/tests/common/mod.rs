@@ -43,7 +43,7 @@ impl Server {
         let shared = Arc::new(Shared::default());
         let (service, handle) = (Arc::clone(&shared), reactors.handle(0));
         reactors.handle(0).spawn(move |_| async move {
-            let make = move |queue: &_, _: &_| Toy::new(queue, &service);
+            let make = move |queue: &_, local: &_| Toy::new(queue, local, &service);
             listener.serve(vec![handle], limits, make).await.unwrap();
         });
         Server { reactors, hosts, address, shared }

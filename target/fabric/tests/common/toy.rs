@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 
@@ -17,6 +17,7 @@ use afs_nvme::identify::IdentifyController;
 use afs_nvme::log::{DiscoveryEntry, DiscoveryHeader};
 use afs_nvme::property::{Cap, Cc, Csts, PropertyOffset, ShutdownNotice, ShutdownStatus};
 use afs_nvme::{Sqe, Status};
+use afs_reactor::Local;
 use zerocopy::{FromZeros, IntoBytes};
 
 pub const BLOCK: usize = 4096;
@@ -27,6 +28,10 @@ pub const STUCK_LBA: u64 = 1 << 40;
 pub const SLOW_LBA: u64 = 1 << 42;
 /// Writes from here on fail while their data is still on its way.
 pub const FAILING_LBA: u64 = 1 << 41;
+/// A write here makes the reactor stand still, as if the process were stopped, until [`Shared::go_on`].
+pub const STANDSTILL_LBA: u64 = 1 << 43;
+/// A write here notes in [`Shared::host_there`] whether its host is still there.
+pub const ASKING_LBA: u64 = STANDSTILL_LBA + 1;
 
 /// Entries of its discovery log.
 pub const DISCOVERY_ENTRIES: u64 = 10;
@@ -39,6 +44,9 @@ pub struct Shared {
     pub queues: Mutex<Vec<afs_fabric::QueueCloser>>,
     pub in_flight: AtomicUsize,
     pub log_reads: AtomicUsize,
+    pub stands_still: AtomicBool,
+    pub go_on: AtomicBool,
+    pub host_there: Mutex<Vec<bool>>,
     /// Permits for commands on the slow disk to end.
     pub disk: Semaphore,
 }
@@ -52,6 +60,9 @@ impl Default for Shared {
             queues: Mutex::default(),
             in_flight: AtomicUsize::new(0),
             log_reads: AtomicUsize::new(0),
+            stands_still: AtomicBool::new(false),
+            go_on: AtomicBool::new(false),
+            host_there: Mutex::default(),
             disk: Semaphore::new(0),
         }
     }
@@ -60,6 +71,7 @@ impl Default for Shared {
 /// One queue pair.
 pub struct Toy {
     queue: Queue,
+    local: Local,
     shared: Arc<Shared>,
     cc: Cell<u32>,
     lost: Cell<bool>,
@@ -112,10 +124,11 @@ impl Service for Toy {
 }
 
 impl Toy {
-    pub fn new(queue: &Queue, shared: &Arc<Shared>) -> Rc<Toy> {
+    pub fn new(queue: &Queue, local: &Local, shared: &Arc<Shared>) -> Rc<Toy> {
         shared.queues.lock().unwrap().push(queue.closer());
         Rc::new(Toy {
             queue: queue.clone(),
+            local: local.clone(),
             shared: Arc::clone(shared),
             cc: Cell::new(0),
             lost: Cell::new(false),
@@ -233,6 +246,19 @@ impl Toy {
                 })
                 .await;
                 Err(Status::WRITE_FAULT)
+            }
+            IoCommand::Write(rw) if rw.lba == STANDSTILL_LBA => {
+                self.shared.stands_still.store(true, Ordering::SeqCst);
+                while !self.shared.go_on.load(Ordering::SeqCst) {
+                    std::thread::yield_now();
+                }
+                Ok(Completion::success())
+            }
+            IoCommand::Write(rw) if rw.lba == ASKING_LBA => {
+                let there = self.queue.is_host_there(&self.local).await;
+                assert_eq!(there, !self.queue.may_be_given_up(&self.local));
+                self.shared.host_there.lock().unwrap().push(there);
+                Ok(Completion::success())
             }
             IoCommand::Write(rw) => {
                 let data = request.receive().await.map_err(|error| error.status())?;

@@ -32,7 +32,7 @@ mod removed;
 #[cfg(test)]
 mod tests;
 
-pub use cm::{CmChannel, CmEvent, CmEventKind, CmId, CmKey, ConnectRequest, PrivateData};
+pub use cm::{CmChannel, CmEvent, CmEventKind, CmId, CmKey, CmWatch, ConnectRequest, PrivateData};
 pub(crate) use device::Devices;
 pub use device::{DeviceFigures, DeviceLimits, DeviceOptions, RdmaDevice, RemoteAccess};
 pub use error::{WorkCause, WorkError, WorkOperation};

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use afs_nvme::rdma::{RejectStatus, Request, RequestLimits};
-use afs_reactor::verbs::{CmChannel, CmEvent, CmEventKind, CmId, ConnectRequest, Verbs};
+use afs_reactor::verbs::{CmChannel, CmEvent, CmEventKind, CmId, CmWatch, ConnectRequest, Verbs};
 use afs_reactor::{Local, ReactorHandle};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
@@ -91,6 +91,7 @@ impl RdmaListener {
             table: ConnectionTable::default(),
             limits,
             make,
+            watch: self.channel.watch(),
         };
         let mut next = reactors.iter().cycle();
         // One timer for all: events, which hosts cause as often as they like, do not put it off.
@@ -202,6 +203,7 @@ struct Dispatch<M> {
     table: ConnectionTable,
     limits: Limits,
     make: M,
+    watch: CmWatch,
 }
 
 impl<M> Dispatch<M> {
@@ -242,7 +244,7 @@ impl<M> Dispatch<M> {
             return Err((request.id, RejectStatus::NoResources));
         };
         let registration = self.table.enter(request.id.key(), closer);
-        let limits = self.limits.clone();
-        Ok(Incoming { request, wanted, signals, admission, registration, limits })
+        let (limits, watch) = (self.limits.clone(), self.watch.clone());
+        Ok(Incoming { request, wanted, signals, admission, registration, limits, watch })
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use afs_nvme::rdma::{AcceptData, RejectData, RejectStatus, Request};
 use afs_reactor::Local;
 use afs_reactor::verbs::{
-    CmId, ConnectRequest, DeviceOptions, QueuePair, QueuePairOptions, RdmaDevice,
+    CmId, CmWatch, ConnectRequest, DeviceOptions, QueuePair, QueuePairOptions, RdmaDevice,
 };
 use zerocopy::IntoBytes;
 
@@ -15,7 +15,7 @@ use super::super::admission::Admission;
 use super::super::close::{CloseReason, Signals};
 use super::super::connection::{Parts, run};
 use super::super::limits::Limits;
-use super::super::queue::{Origin, Queue, Transport};
+use super::super::queue::{Origin, Queue, Way};
 use super::super::reserve::reserve;
 use super::super::service::Service;
 use super::table::Registration;
@@ -30,6 +30,8 @@ pub(super) struct Incoming {
     pub(super) admission: Admission,
     pub(super) registration: Registration,
     pub(super) limits: Limits,
+    /// Of the channel that tells when the host is gone.
+    pub(super) watch: CmWatch,
 }
 
 /// Accepts the connection and serves its queue pair until it ends. `None` when it was rejected.
@@ -38,7 +40,7 @@ pub(super) async fn serve<S: Service>(
     local: &Local,
     make: impl FnOnce(&Queue) -> Rc<S>,
 ) -> Option<CloseReason> {
-    let Incoming { request, wanted, signals, admission, registration, limits } = incoming;
+    let Incoming { request, wanted, signals, admission, registration, limits, watch } = incoming;
     let admin = wanted.queue.get() == 0;
     let extra = if admin { limits.admin_extra_commands } else { 0 };
     let depth = usize::from(wanted.hsqsize) + 1 + extra;
@@ -74,7 +76,7 @@ pub(super) async fn serve<S: Service>(
         }
     };
     let queue = Queue::new(Origin {
-        transport: Transport::Rdma,
+        way: Way::Rdma(watch),
         addresses: (peer, own),
         pools,
         signals: Arc::clone(&signals),

@@ -1,6 +1,7 @@
 //! How a TCP connection ends.
 
 use std::io;
+use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -18,7 +19,7 @@ const MAX_UNSENT_AT_TERM: u64 = 64 << 10;
 /// Ends the connection as its reason demands: a TermReq for who broke the protocol, what is queued for who is
 /// sent away, nothing for who is gone.
 pub(super) async fn part(
-    stream: TcpStream,
+    stream: Rc<TcpStream>,
     mut responses: Responses,
     mut area: ReceiveArea,
     reason: &CloseReason,

@@ -12,7 +12,7 @@ use super::super::admission::Admission;
 use super::super::close::{CloseReason, Signals};
 use super::super::connection::{Parts, run};
 use super::super::limits::Limits;
-use super::super::queue::{Origin, Queue, Transport};
+use super::super::queue::{Origin, Queue, Way};
 use super::super::reserve::reserve;
 use super::super::service::Service;
 use super::wire::TcpWire;
@@ -44,8 +44,9 @@ pub(super) async fn serve<S: Service>(
         Ok(prepared) => prepared,
         Err(error) => return CloseReason::from(&error),
     };
+    let stream = Rc::new(stream);
     let queue = Queue::new(Origin {
-        transport: Transport::Tcp,
+        way: Way::Tcp(Rc::clone(&stream)),
         addresses,
         pools: (local.pool().clone(), reserve.clone()),
         signals: Arc::clone(&signals),

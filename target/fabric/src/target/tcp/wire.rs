@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -39,7 +40,7 @@ pub(super) struct WaitingCapsule {
 
 /// See the module.
 pub(super) struct TcpWire {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Rc<TcpStream>,
     pub(super) responses: Responses,
     pub(super) area: ReceiveArea,
     pub(super) codec: TargetCodec,
@@ -49,7 +50,7 @@ pub(super) struct TcpWire {
 }
 
 impl TcpWire {
-    pub(super) fn new(stream: TcpStream, reserve: BufferPool, limits: &Limits) -> TcpWire {
+    pub(super) fn new(stream: Rc<TcpStream>, reserve: BufferPool, limits: &Limits) -> TcpWire {
         TcpWire {
             stream,
             responses: Responses::new(limits),

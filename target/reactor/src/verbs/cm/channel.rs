@@ -3,13 +3,15 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use afs_verbs_sys as sys;
 use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::id::{IdInner, milliseconds};
 use super::{CmEvent, CmEventKind, CmId, CmKey, ConnectRequest, PrivateData};
@@ -23,6 +25,8 @@ pub(super) struct ChannelInner {
     pub(super) verbs: Verbs,
     raw: NonNull<sys::rdma_event_channel>,
     ids: Mutex<HashMap<CmKey, Weak<IdInner>>>,
+    /// An event was taken, and whoever took it has not come for the next one.
+    passing_on: AtomicBool,
 }
 
 // SAFETY: librdmacm allows calls on a channel from any thread; the C struct is only a descriptor.
@@ -56,6 +60,23 @@ impl Drop for ChannelInner {
     }
 }
 
+/// Tells any thread whether a channel is quiet.
+#[derive(Clone)]
+pub struct CmWatch(Arc<ChannelInner>);
+
+impl CmWatch {
+    /// Whether all that has happened to the channel's ids up to now was passed on by whoever takes its events, which must be one
+    /// task that passes each on before it asks for the next.
+    pub fn is_quiet(&self) -> bool {
+        // SAFETY: the channel, and with it its descriptor, lives as long as `self`.
+        let fd = unsafe { BorrowedFd::borrow_raw(self.0.raw.as_ref().fd) };
+        let mut looked = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+        let waiting = poll(&mut looked, Some(&Timespec::default()));
+        // In this order: an event that is gone from the channel was marked before it went.
+        waiting == Ok(0) && !self.0.passing_on.load(Ordering::SeqCst)
+    }
+}
+
 /// Where connections begin: listeners and outgoing connections are made here, and events of all
 /// of them come out. May be used by several threads at once.
 pub struct CmChannel {
@@ -72,12 +93,21 @@ impl CmChannel {
         // SAFETY: no arguments.
         let raw = NonNull::new(unsafe { verbs.cm().rdma_create_event_channel() })
             .ok_or_else(io::Error::last_os_error)?;
-        let inner =
-            Arc::new(ChannelInner { verbs: verbs.clone(), raw, ids: Mutex::new(HashMap::new()) });
+        let inner = Arc::new(ChannelInner {
+            verbs: verbs.clone(),
+            raw,
+            ids: Mutex::new(HashMap::new()),
+            passing_on: AtomicBool::new(false),
+        });
         // SAFETY: made above.
         let fd = unsafe { raw.as_ref() }.fd;
         set_nonblocking(fd)?;
         Ok(CmChannel { watched: watch(fd)?, inner })
+    }
+
+    /// A way to ask whether there are events.
+    pub fn watch(&self) -> CmWatch {
+        CmWatch(Arc::clone(&self.inner))
     }
 
     /// Listens on `address`, with at most `backlog` peers that wait to be accepted. Dropping the
@@ -130,6 +160,7 @@ impl CmChannel {
     /// # Errors
     /// What the system says, and when the runtime ends.
     pub async fn next(&self) -> io::Result<CmEvent> {
+        self.inner.passing_on.store(false, Ordering::SeqCst);
         loop {
             let mut ready = self.watched.readable().await?;
             // Tries first and forgets the readiness only when nothing is there.
@@ -158,10 +189,15 @@ impl CmChannel {
     /// An event that is there, else `WouldBlock`.
     fn take(&self) -> io::Result<CmEvent> {
         let mut raw = std::ptr::null_mut();
+        self.inner.passing_on.store(true, Ordering::SeqCst);
         // SAFETY: the channel is live; a success writes an event.
-        check_errno(unsafe {
+        let taken = check_errno(unsafe {
             self.inner.verbs.cm().rdma_get_cm_event(self.inner.raw.as_ptr(), &raw mut raw)
-        })?;
+        });
+        if let Err(error) = taken {
+            self.inner.passing_on.store(false, Ordering::SeqCst);
+            return Err(error);
+        }
         // Declared before the event, so that it is let go after the acknowledgement: whoever lets
         // go of an id last destroys it, and that waits for its events to be acknowledged.
         let _id;

@@ -11,7 +11,7 @@ mod event;
 mod id;
 
 pub(super) use bring_up::{Access, PairSlot};
-pub use channel::CmChannel;
+pub use channel::{CmChannel, CmWatch};
 pub use event::{CmEvent, CmEventKind, ConnectRequest, PrivateData};
 pub(super) use id::IdInner;
 pub use id::{CmId, CmKey};

@@ -563,8 +563,10 @@ fn rdmacm() -> Rdmacm {
             let mut state = (*CURRENT.get()).state.lock();
             state.alive += 1;
             state.channels.push(raw.fd);
-            let one = 1_u64.to_ne_bytes();
-            libc::write(raw.fd, one.as_ptr().cast(), 8);
+            if !state.cm_events.is_empty() {
+                let one = 1_u64.to_ne_bytes();
+                libc::write(raw.fd, one.as_ptr().cast(), 8);
+            }
             Box::into_raw(Box::new(Channel { raw, world: CURRENT.get() })).cast()
         }),
         rdma_destroy_event_channel: c!((channel: *mut sys::rdma_event_channel) {
@@ -642,7 +644,16 @@ fn rdmacm() -> Rdmacm {
             event: *mut *mut sys::rdma_cm_event
         ) -> i32 {
             let world = &*(*channel.cast::<Channel>()).world;
-            match world.state.lock().cm_events.pop_front() {
+            let mut state = world.state.lock();
+            let next = state.cm_events.pop_front();
+            if state.cm_events.is_empty() {
+                // As the system's: readable only while there are events.
+                let mut count = 0_u64;
+                for channel in &state.channels {
+                    libc::read(*channel, (&raw mut count).cast(), 8);
+                }
+            }
+            match next {
                 Some(next) => {
                     let next = Box::into_raw(next);
                     let parameter = &mut *(*next).raw.param.conn;

@@ -71,6 +71,28 @@ fn the_active_side_is_connected_when_the_peer_has_answered() {
 }
 
 #[test]
+fn a_channel_is_quiet_when_its_last_event_was_passed_on() {
+    on_reactor(|local| async move {
+        let rig = Rig::new(&local);
+        let watch = rig.channel.watch();
+        assert!(watch.is_quiet());
+        let id = rig.channel.resolve("10.0.0.2:4420".parse().unwrap(), settle_time()).unwrap();
+        let raw = id.inner.raw();
+        rig.world.cm_event(sys::RDMA_CM_EVENT_ADDR_RESOLVED, raw, std::ptr::null_mut());
+        assert!(!watch.is_quiet(), "an event waits");
+        rig.channel.next().await.unwrap();
+        assert!(
+            !watch.is_quiet(),
+            "it was taken, but whoever took it may not have told anybody yet"
+        );
+        let mut next = std::pin::pin!(rig.channel.next());
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(next.as_mut().poll(&mut cx).is_pending());
+        assert!(watch.is_quiet());
+    });
+}
+
+#[test]
 fn an_answer_to_a_connection_that_was_given_up_is_no_connection() {
     on_reactor(|local| async move {
         let rig = Rig::new(&local);
