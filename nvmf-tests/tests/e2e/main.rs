@@ -23,13 +23,6 @@ mod verify;
 
 nvmf_tests::on_every_kernel! {
     over tcp and rdma {
-        tools {
-            host_discovers_and_connects_to_all_that_it_may_see,
-            identify_pages_and_logs_print_sensible_values,
-            features_can_be_read_and_set,
-            data_commands_do_what_they_say,
-            reset_and_rescan_keep_the_disk,
-        }
         namespaces {
             namespaces_come_and_go_without_a_reconnect,
             host_that_is_not_allowed_sees_and_gets_nothing,
@@ -37,11 +30,18 @@ nvmf_tests::on_every_kernel! {
         verify {
             every_shape_of_io_is_read_back_as_written,
         }
+    }
+    over tcp alone {
+        tools {
+            host_discovers_and_connects_to_all_that_it_may_see,
+            identify_pages_and_logs_print_sensible_values,
+            features_can_be_read_and_set,
+            data_commands_do_what_they_say,
+            reset_and_rescan_keep_the_disk,
+        }
         failure {
             killed_node_comes_back_under_io_and_nothing_is_lost,
         }
-    }
-    over tcp alone {
         digests {
             digests_change_nothing_but_the_checking,
         }
@@ -57,22 +57,36 @@ nvmf_tests::on_every_kernel! {
             sixty_four_hosts_at_once_leave_nothing_behind,
             storm_of_hosts_that_come_back_leaves_nothing_behind,
         }
-        files {
-            ext4_holds_its_files_and_gives_space_back,
-            xfs_holds_its_files_and_gives_space_back,
-        }
-        growth {
-            mounted_host_sees_its_volume_grow,
-            full_pool_stops_new_blocks_only,
-        }
     }
     over tcp alone {
+        files {
+            ext4_holds_its_files_and_gives_space_back,
+        }
+        growth {
+            full_pool_stops_new_blocks_only,
+        }
         cluster {
             no_failure_takes_a_replicated_volume_from_its_host,
             restart_of_all_nodes_in_turn_is_hardly_noticed,
         }
     }
     over rdma alone {
+        tools {
+            host_discovers_and_connects_to_all_that_it_may_see,
+            identify_pages_and_logs_print_sensible_values,
+            features_can_be_read_and_set,
+            data_commands_do_what_they_say,
+            reset_and_rescan_keep_the_disk,
+        }
+        failure {
+            killed_node_comes_back_under_io_and_nothing_is_lost,
+        }
+        files {
+            xfs_holds_its_files_and_gives_space_back,
+        }
+        growth {
+            mounted_host_sees_its_volume_grow,
+        }
         multipath {
             either_transport_may_go_and_come_back_under_every_path_policy,
         }
