@@ -207,6 +207,10 @@ impl VolumeClient {
                 if result != Err(VolumeError::NotLeader) {
                     return result;
                 }
+                // It may have waited there for long, or stood still with the process: its host may have had it done elsewhere.
+                if gone() {
+                    return Err(VolumeError::Unavailable);
+                }
             }
             let (kind, data) = match change.clone() {
                 Change::Write(data) => (WRITE, Some(data)),
