@@ -5,7 +5,7 @@
 pub mod grafana;
 
 use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -23,9 +23,9 @@ pub const SOON: Duration = Duration::from_secs(60);
 /// Worth a line in the output of a test that fails.
 const LONG: Duration = Duration::from_secs(1);
 
-/// A port that was free a moment ago.
+/// A port that nobody else here is given.
 pub fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    nvmf_tests::node::free_port().unwrap()
 }
 
 /// Waits until `look` finds something.
