@@ -4,12 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use afs_decisions::{EVIDENCE_FRESH_MS, NodeId};
+use afs_decisions::NodeId;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::api::{NodeLiveness, NodeReport};
+
+/// A leader that goes on missing a node says so again within a second. An older accusation would stand against a node that has
+/// come back: a volume that is moved there would be taken from it again.
+const ACCUSATION_FRESH: Duration = Duration::from_secs(3);
 
 /// The last reports of all known nodes.
 pub(super) struct Live {
@@ -68,8 +72,7 @@ impl Live {
     /// A leader could not reach a node.
     pub(super) fn accuse(&self, accuser: NodeId, accused: NodeId) {
         let before = self.accusations.lock().insert((accuser, accused), Instant::now());
-        let fresh = Duration::from_millis(EVIDENCE_FRESH_MS);
-        if before.is_none_or(|at| at.elapsed() > fresh) {
+        if before.is_none_or(|at| at.elapsed() > ACCUSATION_FRESH) {
             self.doubts.send_modify(|count| *count += 1);
         }
     }
@@ -86,9 +89,8 @@ impl Live {
 
     /// What leaders said lately, and how long ago.
     pub(super) fn accusations(&self) -> Vec<(NodeId, NodeId, Duration)> {
-        let fresh = Duration::from_millis(EVIDENCE_FRESH_MS);
         let mut accusations = self.accusations.lock();
-        accusations.retain(|_, at| at.elapsed() <= fresh);
+        accusations.retain(|_, at| at.elapsed() <= ACCUSATION_FRESH);
         accusations.iter().map(|((a, b), at)| (*a, *b, at.elapsed())).collect()
     }
 
