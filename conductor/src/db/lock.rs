@@ -11,7 +11,7 @@ const FILE: &str = "conductor.lock";
 /// The lock. The kernel releases it when the process ends, however it ends.
 #[derive(Debug)]
 pub(super) struct FolderLock {
-    _file: File,
+    file: File,
 }
 
 impl FolderLock {
@@ -34,7 +34,15 @@ impl FolderLock {
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
         write_pid(&mut file).map_err(failed)?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+}
+
+impl Drop for FolderLock {
+    /// Unlocks rather than just closes: a child that another thread starts at this moment holds a copy of the descriptor until it
+    /// runs its program, and the lock would outlive this value by that long. What fails here fails the close as well.
+    fn drop(&mut self) {
+        let _ = self.file.unlock();
     }
 }
 
@@ -49,4 +57,19 @@ fn holder(file: &mut File) -> Option<u32> {
     let mut text = String::new();
     file.take(16).read_to_string(&mut text).ok()?;
     text.trim().parse().ok()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_of_the_descriptor_in_a_child_that_just_starts_keeps_nobody_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = FolderLock::take(folder.path()).unwrap();
+        let _copy = first.file.try_clone().unwrap();
+        drop(first);
+        FolderLock::take(folder.path()).unwrap();
+    }
 }

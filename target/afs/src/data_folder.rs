@@ -35,7 +35,7 @@ pub enum DataFolderError {
 #[derive(Debug)]
 pub struct DataFolder {
     path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl DataFolder {
@@ -61,12 +61,20 @@ impl DataFolder {
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
         note_owner(&mut lock).map_err(failed)?;
-        Ok(DataFolder { path: path.to_owned(), _lock: lock })
+        Ok(DataFolder { path: path.to_owned(), lock })
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+impl Drop for DataFolder {
+    /// Unlocks rather than just closes: a child that another thread starts at this moment holds a copy of the descriptor until it
+    /// runs its program, and the lock would outlive this value by that long. What fails here fails the close as well.
+    fn drop(&mut self) {
+        let _ = self.lock.unlock();
     }
 }
 
@@ -109,6 +117,15 @@ mod tests {
         assert!(error.contains(&format!("in use by process {}", std::process::id())), "{error}");
         drop(first);
         DataFolder::open(&path).unwrap();
+    }
+
+    #[test]
+    fn a_copy_of_the_descriptor_in_a_child_that_just_starts_keeps_nobody_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = DataFolder::open(folder.path()).unwrap();
+        let _copy = first.lock.try_clone().unwrap();
+        drop(first);
+        DataFolder::open(folder.path()).unwrap();
     }
 
     #[test]
