@@ -7,6 +7,7 @@ mod ranges;
 
 use crate::backend::{Backend, BackendError};
 use crate::controller::Controller;
+use crate::keep_alive::KeepAlive;
 use crate::limits::{BLOCK_BYTES, TRANSFER_BYTES_MAX};
 use crate::metrics::io::{InFlight, Operation, QueueMetrics};
 use crate::namespace::{LocalNamespace, LocalNamespaces, Namespace};
@@ -127,8 +128,13 @@ impl IoQueue {
             return Err(Status::ABORTED_SQ_DELETION);
         }
         let started = Instant::now();
-        let place =
-            Target { backend, namespace: &target.namespace, lost: &self.lost, local: &self.local };
+        let place = Target {
+            backend,
+            namespace: &target.namespace,
+            lost: &self.lost,
+            local: &self.local,
+            keep_alive: &self.controller.keep_alive,
+        };
         let outcome = place.run(command, request).await;
         let nanos = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let (bytes, ok) = (outcome.bytes, outcome.completion.is_ok());
@@ -179,6 +185,7 @@ struct Target<'a> {
     backend: &'a Backend,
     namespace: &'a Namespace,
     lost: &'a Cell<bool>,
+    keep_alive: &'a KeepAlive,
     local: &'a Local,
 }
 
@@ -288,11 +295,13 @@ impl Target<'_> {
         if self.lost.get() { Err(Status::ABORTED_SQ_DELETION) } else { Ok(held) }
     }
 
-    /// Tells whether the connection is lost; for a volume that others serve too, whether it may be.
+    /// Tells whether the connection is lost; for a volume that others serve too, whether it may be, or may soon be given up.
     fn gone(&self, request: &Request) -> impl Fn() -> bool {
         || {
             let alone = self.backend.wants_order();
-            self.lost.get() || (!alone && request.queue().may_be_given_up(self.local))
+            let given_up =
+                || self.keep_alive.is_quiet() || request.queue().may_be_given_up(self.local);
+            self.lost.get() || (!alone && given_up())
         }
     }
 
