@@ -196,10 +196,12 @@ impl<H: Host> Leader<H> {
         let Err(error) = self.call(port, member, view.epoch(), body, data, 0).await else {
             return Ended::Done;
         };
-        if !required && member.mode() < Mode::Required {
-            member.failed.store(true, Ordering::Release);
-            member.set_mode(Mode::Away);
-            return Ended::Done;
+        if !required {
+            if member.give_up() {
+                return Ended::Done;
+            }
+            self.suspect(member);
+            return Ended::NewEpoch;
         }
         self.meaning(view, member, error)
     }

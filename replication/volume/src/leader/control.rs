@@ -297,13 +297,8 @@ impl<H: Host> Leader<H> {
             CallError::Refused(..) => false,
             CallError::Unreachable | CallError::Lost => silent > nanos(self.shared().params.answer),
         };
-        match member.mode() {
-            Mode::InSync | Mode::Required if gone => self.suspect(member),
-            Mode::Live if gone => {
-                member.failed.store(true, Ordering::Release);
-                member.set_mode(Mode::Away);
-            }
-            _ => {}
+        if gone && member.mode() != Mode::Away && !member.give_up() {
+            self.suspect(member);
         }
     }
 }

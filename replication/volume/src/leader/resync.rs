@@ -214,15 +214,25 @@ impl<H: Host> Leader<H> {
     /// It has everything: asks for its admission.
     async fn admit(&self, shard: usize, member: &Arc<Member>) -> Option<()> {
         if !planted(Mutant::AdmitFailed) {
+            if member.mode() != Mode::Live || member.has_failed() {
+                return None;
+            }
             member.set_mode(Mode::Required);
+            if member.has_failed() {
+                // Just now, and whoever noticed took it for one that nobody waits for.
+                self.suspect(member);
+            }
             self.barrier_while_leading().await?;
         }
         let view = self.view();
         let whole = self.call_one_whole(&view, shard, member).await;
         let missed = member.has_failed() || view.phase != Phase::Serving || !whole;
         if missed && !planted(Mutant::AdmitFailed) {
-            // Nothing was asked for yet.
-            member.set_mode(Mode::Away);
+            // Nothing was asked for yet. For one that failed, writes may wait for the epoch that their failure called for: it stays
+            // until that is there.
+            if !member.has_failed() {
+                member.set_mode(Mode::Away);
+            }
             return None;
         }
         let asker = self.asker(&view);

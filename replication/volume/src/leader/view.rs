@@ -86,6 +86,14 @@ impl Member {
         self.mode.store(mode as u32, Ordering::Release);
     }
 
+    /// Gives a learner up that failed. False if it is one by now that writes wait for: then its failure calls for a new epoch.
+    pub(super) fn give_up(&self) -> bool {
+        self.failed.store(true, Ordering::Release);
+        let (live, away) = (Mode::Live as u32, Mode::Away as u32);
+        let mode = self.mode.compare_exchange(live, away, Ordering::AcqRel, Ordering::Acquire);
+        mode.is_ok() || mode == Err(away)
+    }
+
     pub(super) fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Acquire)
     }
