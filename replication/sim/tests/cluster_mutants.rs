@@ -55,7 +55,7 @@ caught! { afs_volume:
     rule_3_sealing_without_draining_is_caught: SealWithoutDrain by Stubborn 41;
     rule_4_promising_under_a_lease_is_caught: PromiseUnderLease by Isolated 5;
     rule_4_reading_without_a_lease_is_caught: ReadWithoutLease by Isolated 2;
-    rule_4_counting_a_lease_from_its_answer_is_caught: LeaseFromAnswer by Isolated 24;
+    rule_4_counting_a_lease_from_its_answer_is_caught: LeaseFromAnswer by Isolated 224;
     rule_5_reading_beside_a_write_is_caught: ReadOverlap by Isolated 56;
     rule_5_writing_beside_a_write_is_caught: WriteOverlap by Stubborn 1;
     rule_6_skipping_the_equalising_is_caught: SkipEqualise by Survivors 11;
@@ -68,8 +68,8 @@ caught! { afs_volume:
     rule_8_copying_without_the_lock_is_caught: CopyUnlocked by Learners 35;
     rule_8_keeping_live_writes_from_learners_is_caught: NoLiveWrites by Learners 1;
     rule_8_admitting_a_learner_that_failed_is_caught: AdmitFailed by Learners 43;
-    rule_10_ignoring_ticks_is_caught: IgnoreTick by Ghosts 57;
-    rule_10_going_on_after_another_leader_is_caught: TenureForgotten by Survivors 20;
+    rule_10_ignoring_ticks_is_caught: IgnoreTick by Ghosts 237;
+    rule_10_going_on_after_another_leader_is_caught: TenureForgotten by Survivors 198;
 }
 
 caught! { afs_decisions:

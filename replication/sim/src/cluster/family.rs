@@ -108,7 +108,7 @@ impl Setup {
                 min_in_sync: 1,
                 net: latency(1),
                 drift_max: pick(&random, &[200, 20_000], 200),
-                params: Params { answer: ms(1_500), ..params },
+                params: Params { answer: ms(1_500), tick_age: ms(250), ..params },
                 hosts: hosts(6, 15, 16, [97, 95, 85]),
                 faults: faults(
                     &["isolated", "slow disk", "slow path"],

@@ -8,7 +8,7 @@ use std::time::Duration;
 use afs_env::{Buffer, Clock};
 use futures_util::future::{Either, select};
 
-use super::node::{IoAnswer, IoRequest, Operation};
+use super::node::{IoAnswer, IoRequest, Operation, TICK_WAIT};
 use super::{Cluster, node_of};
 use crate::executor::Process;
 use crate::history::{OperationId, TORN};
@@ -22,7 +22,8 @@ pub struct HostSetup {
     pub lanes: usize,
     /// The usual pause between two operations of a lane.
     pub pause: Duration,
-    /// A path without an answer for this long is closed.
+    /// A path without an answer for this long is closed, but not before what was forwarded on it is too old: nobody can tell the
+    /// nodes in time that a host gave up a path that is silent, so the rules ask this of hosts. Stock ones wait for seconds.
     pub path_timeout: Duration,
     /// Its application gives up after so long; what it asked for may still be done.
     pub patience: Duration,
@@ -219,7 +220,9 @@ impl Host {
             let request = IoRequest { volume, operation: attempt().await };
             let answer = {
                 let call = std::pin::pin!(net.call_bound(self.0.address, to, "io", request));
-                let deadline = std::pin::pin!(clock.sleep(self.0.setup.path_timeout));
+                let ghosts_over = cluster.params().ghosts_over() + TICK_WAIT;
+                let patience = self.0.setup.path_timeout.max(ghosts_over);
+                let deadline = std::pin::pin!(clock.sleep(patience));
                 match select(call, deadline).await {
                     Either::Left((answer, _)) => answer.ok(),
                     Either::Right(_) => None,

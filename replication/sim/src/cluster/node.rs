@@ -23,12 +23,15 @@ use super::{CONDUCTORS, CORE, Cluster, node_of};
 use crate::clock::MachineClock;
 use crate::disk::SimDisk;
 use crate::executor::Process;
-use crate::net::{Address, Closed, SimLink};
+use crate::net::{Address, Closed, LinkError, SimLink};
 
 /// How often a node asks for news and gives a life sign.
 const PERIOD: Duration = Duration::from_millis(600);
 /// A request that waited for longer in a process that did not run is dropped with its connection.
 const STOOD_STILL: u64 = 1_000_000_000;
+
+/// How long a node asks for the leader's tick before it forwards.
+pub(super) const TICK_WAIT: Duration = Duration::from_millis(300);
 
 /// What a host wants.
 #[derive(Clone, Debug)]
@@ -383,21 +386,30 @@ impl Node {
     async fn forward(&self, to: Address, request: IoRequest, gone: &dyn Fn() -> bool) -> IoAnswer {
         let (net, from) = (self.0.cluster.net().clone(), self.address());
         let call = net.call(from, to, "tick", ());
-        let tick = self.within(Duration::from_millis(500), async { call.await.ok() }).await;
+        let tick = self.within(TICK_WAIT, async { call.await.ok() }).await;
         let Some(tick) = tick.filter(|_| !gone()) else { return IoAnswer::PathError };
         let forwarded = Forwarded { request, tick };
         match net.call_bound(from, to, "forward", forwarded).await {
             Ok(answer) => answer,
-            Err(_) => IoAnswer::PathError,
+            Err(LinkError::Unreachable) => IoAnswer::PathError,
+            Err(LinkError::Lost) => {
+                // It may still be carried out, until it is too old.
+                self.0.clock.sleep(self.0.cluster.params().ghosts_over()).await;
+                IoAnswer::PathError
+            }
         }
     }
 
     async fn forwarded(&self, forwarded: Forwarded, closed: Closed) -> IoAnswer {
-        let age = Duration::from_nanos(self.0.clock.now().saturating_sub(forwarded.tick));
-        if age > self.0.cluster.params().tick_age {
+        let too_old = || {
+            let age = Duration::from_nanos(self.0.clock.now().saturating_sub(forwarded.tick));
+            age > self.0.cluster.params().tick_age
+        };
+        let gone = || closed.is_closed() || too_old();
+        if gone() {
             return IoAnswer::PathError;
         }
-        self.carry_out(forwarded.request, &|| closed.is_closed()).await
+        self.carry_out(forwarded.request, &gone).await
     }
 
     async fn carry_out(&self, request: IoRequest, gone: &dyn Fn() -> bool) -> IoAnswer {

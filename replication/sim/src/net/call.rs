@@ -60,6 +60,8 @@ struct Waiting {
     /// A handler has it.
     begun: bool,
     slot: Rc<RefCell<Slot>>,
+    /// Of a connection of its own: tells the handler.
+    closed: Option<Closed>,
 }
 
 /// Calls whose callers wait.
@@ -86,17 +88,13 @@ struct Request {
 struct Forget<'a> {
     net: &'a SimNet,
     call: u64,
-    /// Of a connection of its own: between whom, and who is told.
-    connection: Option<(Address, Address, Closed)>,
 }
 
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
-        let waited = self.net.state.borrow_mut().calls.waiting.remove(&self.call).is_some();
-        if let Some((from, to, closed)) = self.connection.take().filter(|_| waited)
-            && self.net.has_power(from)
-        {
-            self.net.transmit(from, to, move || closed.close());
+        let waited = self.net.state.borrow_mut().calls.waiting.remove(&self.call);
+        if let Some(waiting) = waited {
+            self.net.hang_up(waiting);
         }
     }
 }
@@ -144,18 +142,19 @@ impl SimNet {
         bound: bool,
     ) -> Result<A, LinkError> {
         let server = self.process_at(to);
+        let closed = Closed::default();
         let slot = Rc::new(RefCell::new(Slot::default()));
         let (call, duplicates) = {
             let mut state = self.state.borrow_mut();
             state.calls.number += 1;
             let call = state.calls.number;
-            let waiting = Waiting { from, to, server, begun: false, slot: slot.clone() };
+            let tells = bound.then(|| closed.clone());
+            let waiting =
+                Waiting { from, to, server, begun: false, slot: slot.clone(), closed: tells };
             state.calls.waiting.insert(call, waiting);
             (call, state.config.duplicates)
         };
-        let closed = Closed::default();
-        let connection = bound.then(|| (from, to, closed.clone()));
-        let _forget = Forget { net: self, call, connection };
+        let _forget = Forget { net: self, call };
         let twice = server.is_some() && self.random.below(1_000_000) < duplicates as usize;
         for _ in 0..=u8::from(twice) {
             let payload: Payload = Box::new(request.clone());
@@ -239,10 +238,25 @@ impl SimNet {
             waiting
         };
         let Some(waiting) = waiting else { return };
-        let mut slot = waiting.slot.borrow_mut();
-        slot.outcome = Some(outcome);
-        if let Some(waker) = slot.waker.take() {
+        let lost = outcome.is_err();
+        let waker = {
+            let mut slot = waiting.slot.borrow_mut();
+            slot.outcome = Some(outcome);
+            slot.waker.take()
+        };
+        if let Some(waker) = waker {
             waker.wake();
+        }
+        if lost {
+            self.hang_up(waiting);
+        }
+    }
+
+    /// The other end of a call's own connection learns that it is closed.
+    fn hang_up(&self, waiting: Waiting) {
+        let Waiting { from, to, closed, .. } = waiting;
+        if let Some(closed) = closed.filter(|_| self.has_power(from)) {
+            self.transmit(from, to, move || closed.close());
         }
     }
 

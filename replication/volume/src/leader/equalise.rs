@@ -254,7 +254,7 @@ impl<H: Host> Leader<H> {
             if pending.first_in(&part).is_none() {
                 continue;
             }
-            let open = Open::copy(self.shared(), shard, part.clone());
+            let open = Open::repair(self.shared(), shard, part.clone());
             if !self.equalise(view, shard, &part, open.sequence()).await {
                 return false;
             }

@@ -1,14 +1,17 @@
 //! Reads and writes of hosts.
 
 use std::cell::Cell;
+use std::future::{Future, poll_fn};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
 
 use afs_env::{Buffer, BufferMut};
 
 use super::call::{CallError, Change, Ended, To, blocks_of};
+use super::entrance::Turn;
 use super::tracker::Sequence;
 use super::view::{Mode, Phase, Port, View};
 use super::{Failed, Host, Leader, Shared, VolumeError};
@@ -19,6 +22,8 @@ use crate::params::nanos;
 const BLOCK: u64 = afs_env::BLOCK_BYTES as u64;
 /// Pause before what a replica refused for the moment is tried again.
 const AGAIN: Duration = Duration::from_millis(10);
+/// Pause before it is looked again whether what called for a new epoch still does: a learner that failed may have been given up.
+const NEW_EPOCH: Duration = Duration::from_millis(100);
 /// Tells whether the connection that an I/O came by was lost.
 pub type Gone<'a> = &'a dyn Fn() -> bool;
 
@@ -56,13 +61,32 @@ pub(super) struct Open<'a> {
     range: Range<u64>,
     /// Something of it may have been sent.
     sent: Cell<bool>,
+    /// The number is that of a failed write, and stays open with it.
+    borrowed: bool,
 }
 
 impl<'a> Open<'a> {
     /// A copy within a shard, which begins at once.
     pub(super) fn copy(shared: &'a Shared, shard: usize, range: Range<u64>) -> Open<'a> {
         let sequence = shared.tracker.begin_copy();
-        Open { shared, sequence, shard, range, sent: Cell::new(true) }
+        Open { shared, sequence, shard, range, sent: Cell::new(true), borrowed: false }
+    }
+
+    /// The same for one that makes `range` equal, which is held and pending. It has the number of the failed write that it repairs:
+    /// that one is open until the range is equal, however often this is tried, so no number of tries fills the replicas' lists.
+    pub(super) fn repair(shared: &'a Shared, shard: usize, range: Range<u64>) -> Open<'a> {
+        let holds = |failed: &&Failed| {
+            failed.shard == shard
+                && failed.range.start <= range.start
+                && range.end <= failed.range.end
+        };
+        let known = shared.failed.lock().iter().find(holds).map(|failed| failed.sequence);
+        match known {
+            Some(sequence) => {
+                Open { shared, sequence, shard, range, sent: Cell::new(false), borrowed: true }
+            }
+            None => Open::copy(shared, shard, range),
+        }
     }
 
     pub(super) fn sequence(&self) -> Sequence {
@@ -77,6 +101,9 @@ impl<'a> Open<'a> {
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
+        if self.borrowed {
+            return;
+        }
         if self.sent.get() && !planted(Mutant::ForgetFailed) {
             self.shared.failed(self.sequence, self.shard, self.range.clone());
         } else {
@@ -186,16 +213,39 @@ impl<H: Host> Leader<H> {
 
     /// The first part of an I/O, once the volume was claimed.
     async fn piece(&self, lba: u64, blocks: u64, until: u64) -> Result<Piece, VolumeError> {
-        let view = self.serving(until).await?;
-        let end = lba.checked_add(blocks).ok_or(VolumeError::OutOfRange)?;
-        if blocks == 0 || end > view.config.blocks {
-            return Err(VolumeError::OutOfRange);
+        piece_of(&*self.serving(until).await?, lba, blocks)
+    }
+
+    /// Takes a change in: its first part, and its number. With the turn, if it had to wait for that.
+    async fn enter(
+        &self,
+        lba: u64,
+        blocks: u64,
+        until: u64,
+    ) -> Result<(Piece, Open<'_>, Option<Turn<'_>>), VolumeError> {
+        let shared = self.shared();
+        let numbered = |piece: Piece, sequence| {
+            let (shard, range) = (piece.shard, piece.range.clone());
+            let sent = Cell::new(false);
+            (piece, Open { shared, sequence, shard, range, sent, borrowed: false })
+        };
+        let view = self.view();
+        if view.phase == Phase::Serving && shared.entrance.is_free() {
+            let piece = piece_of(&view, lba, blocks)?;
+            if let Some(sequence) = shared.tracker.begin() {
+                let (piece, open) = numbered(piece, sequence);
+                return Ok((piece, open, None));
+            }
         }
-        let size = view.config.shard_blocks.max(1);
-        let shard = usize::try_from(lba / size).map_err(|_| VolumeError::OutOfRange)?;
-        let first = lba % size;
-        let count = blocks.min(size - first);
-        Ok(Piece { shard, range: first..first + count, volume_range: lba..lba + count })
+        let turn = shared.entrance.turn().await;
+        loop {
+            let piece = self.piece(lba, blocks, until).await?;
+            if let Some(sequence) = shared.tracker.begin() {
+                let (piece, open) = numbered(piece, sequence);
+                return Ok((piece, open, Some(turn)));
+            }
+            shared.tracker.room().await;
+        }
     }
 
     /// The view, once it serves; waits until `until`.
@@ -234,10 +284,11 @@ impl<H: Host> Leader<H> {
         let mut at = lba;
         let end = lba.checked_add(blocks).ok_or(VolumeError::OutOfRange)?;
         while at < end {
-            let piece = self.piece(at, (end - at).min(CLEAR_BLOCKS_MAX), until).await?;
+            let (piece, open, turn) =
+                self.enter(at, (end - at).min(CLEAR_BLOCKS_MAX), until).await?;
             let next = piece.volume_range.end;
             let part = change(at - lba, next - lba);
-            self.change_piece(&piece, &part, until, &gone).await?;
+            self.change_piece(&piece, (open, turn), &part, until, &gone).await?;
             at = next;
         }
         Ok(())
@@ -246,22 +297,22 @@ impl<H: Host> Leader<H> {
     async fn change_piece(
         &self,
         piece: &Piece,
+        (open, turn): (Open<'_>, Option<Turn<'_>>),
         change: &Change,
         until: u64,
         gone: Gone<'_>,
     ) -> Result<(), VolumeError> {
         let shared = self.shared();
         let range = if planted(Mutant::WriteOverlap) { 0..0 } else { piece.volume_range.clone() };
-        // The number first: who waited for one with a range in hand would keep the equaliser from the failed writes that fill
-        // the window.
-        let open = Open {
-            shared,
-            sequence: shared.tracker.begin().await,
-            shard: piece.shard,
-            range: piece.range.clone(),
-            sent: Cell::new(false),
+        // After the number: who waited for one with a range in hand would keep the equaliser from the failed writes that fill
+        // the window. In the turn only until the place among those that overlap is taken.
+        let mut lock = std::pin::pin!(shared.locks.write(range));
+        let held = poll_fn(|cx| Poll::Ready(lock.as_mut().poll(cx))).await;
+        drop(turn);
+        let _held = match held {
+            Poll::Ready(held) => held,
+            Poll::Pending => lock.await,
         };
-        let _held = shared.locks.write(range).await;
         shared.count_write();
         loop {
             let view = self.serving(until).await?;
@@ -286,14 +337,24 @@ impl<H: Host> Leader<H> {
                 }
                 Ended::Failed(outcome) => return Err(outcome.into()),
                 Ended::Retry => self.not_yet(&view, until).await?,
-                Ended::NewEpoch => self.wait_for_view(view.number, until).await?,
+                Ended::NewEpoch => self.pause_for_view(&view, NEW_EPOCH, until).await?,
             }
         }
     }
 
     /// A short pause, or until the view changes.
     async fn not_yet(&self, view: &View, until: u64) -> Result<(), VolumeError> {
-        let soon = self.now().saturating_add(nanos(AGAIN)).min(until);
+        self.pause_for_view(view, AGAIN, until).await
+    }
+
+    /// Waits until the view changes, but no longer than `most`.
+    async fn pause_for_view(
+        &self,
+        view: &View,
+        most: Duration,
+        until: u64,
+    ) -> Result<(), VolumeError> {
+        let soon = self.now().saturating_add(nanos(most)).min(until);
         self.wait_for_view(view.number, soon)
             .await
             .or_else(|error| if self.now() >= until { Err(error) } else { Ok(()) })
@@ -355,7 +416,7 @@ impl<H: Host> Leader<H> {
         let held = if hold || unequal() {
             let held = shared.locks.write(range.clone()).await;
             if unequal() {
-                let open = Open::copy(shared, piece.shard, piece.range.clone());
+                let open = Open::repair(shared, piece.shard, piece.range.clone());
                 if !self.equal(view, piece, open.sequence()).await {
                     return (buffer, Err(Attempt::Again));
                 }
@@ -442,6 +503,19 @@ impl<H: Host> Leader<H> {
         }
         (buffer, Err(failure))
     }
+}
+
+/// The first part of an I/O on a claimed volume.
+fn piece_of(view: &View, lba: u64, blocks: u64) -> Result<Piece, VolumeError> {
+    let end = lba.checked_add(blocks).ok_or(VolumeError::OutOfRange)?;
+    if blocks == 0 || end > view.config.blocks {
+        return Err(VolumeError::OutOfRange);
+    }
+    let size = view.config.shard_blocks.max(1);
+    let shard = usize::try_from(lba / size).map_err(|_| VolumeError::OutOfRange)?;
+    let first = lba % size;
+    let count = blocks.min(size - first);
+    Ok(Piece { shard, range: first..first + count, volume_range: lba..lba + count })
 }
 
 /// Why a read did not succeed at once.

@@ -19,6 +19,7 @@ mod blank;
 mod call;
 mod commit;
 mod control;
+mod entrance;
 mod equalise;
 mod io;
 mod pending;
@@ -46,6 +47,7 @@ use crate::control::Control;
 use crate::params::Params;
 use crate::range_locks::RangeLocks;
 use crate::replica::ReplicaServer;
+use entrance::Entrance;
 pub use io::Gone;
 use pending::Pending;
 use tracker::{Sequence, Tracker};
@@ -110,6 +112,7 @@ pub(crate) struct Shared {
     node: NodeId,
     process: u64,
     params: Params,
+    entrance: Entrance,
     locks: RangeLocks,
     tracker: Tracker,
     view: Mutex<Arc<View>>,
@@ -158,6 +161,7 @@ impl LeaderState {
             node,
             process,
             params,
+            entrance: Entrance::default(),
             locks: RangeLocks::default(),
             tracker: Tracker::new(params.window),
             view: Mutex::new(view),

@@ -31,18 +31,23 @@ impl Tracker {
         Tracker { window: Mutex::new(window), most, moved: Notify::new() }
     }
 
-    /// The next number; waits while the window is full.
-    pub(crate) async fn begin(&self) -> Sequence {
+    /// The next number, unless the window is full.
+    pub(crate) fn begin(&self) -> Option<Sequence> {
+        let mut window = self.window.lock();
+        (window.open.len() < self.most).then(|| {
+            window.open.push_back(true);
+            window.first + window.open.len() as u64 - 1
+        })
+    }
+
+    /// Waits until the window is not full.
+    pub(crate) async fn room(&self) {
         loop {
             let moved = self.moved.notified();
             let mut moved = std::pin::pin!(moved);
-            {
-                let mut window = self.window.lock();
-                if window.open.len() < self.most {
-                    window.open.push_back(true);
-                    return window.first + window.open.len() as u64 - 1;
-                }
-                moved.as_mut().enable();
+            moved.as_mut().enable();
+            if self.window.lock().open.len() < self.most {
+                return;
             }
             moved.await;
         }
@@ -107,7 +112,7 @@ mod tests {
     #[test]
     fn the_watermark_stays_below_the_first_open_write() {
         let tracker = Tracker::new(4);
-        let numbers: Vec<_> = (0..3).map(|_| tracker.begin().now_or_never().unwrap()).collect();
+        let numbers: Vec<_> = (0..3).map(|_| tracker.begin().unwrap()).collect();
         assert_eq!(numbers, [1, 2, 3]);
         tracker.end(2);
         assert_eq!(tracker.state(), (3, 0));
@@ -120,12 +125,14 @@ mod tests {
     #[test]
     fn a_full_window_waits_and_a_barrier_waits_for_what_was_open() {
         let tracker = Tracker::new(2);
-        let first = tracker.begin().now_or_never().unwrap();
-        let _second = tracker.begin().now_or_never().unwrap();
-        let mut third = Box::pin(tracker.begin());
-        assert!(third.as_mut().now_or_never().is_none());
+        let first = tracker.begin().unwrap();
+        let _second = tracker.begin().unwrap();
+        assert_eq!(tracker.begin(), None);
+        let mut room = Box::pin(tracker.room());
+        assert!(room.as_mut().now_or_never().is_none());
         tracker.end(first);
-        assert_eq!(third.now_or_never(), Some(3));
+        assert!(room.now_or_never().is_some());
+        assert_eq!(tracker.begin(), Some(3));
         let mut barrier = Box::pin(tracker.barrier());
         assert!(barrier.as_mut().now_or_never().is_none());
         tracker.end(2);

@@ -294,16 +294,17 @@ impl Forward {
     }
 }
 
-/// Serves what another node forwards to the leader here.
+/// Serves what another node forwards to the leader here; `closed` tells that its connection may be lost.
 pub async fn serve_forwarded(
     host: &LocalHost,
     volume: Uuid,
     header: &[u8; HEADER_BYTES],
     data: Option<Buffer>,
     reply: usize,
+    closed: Gone<'_>,
 ) -> Answer {
     let forward: Forward = zerocopy::transmute!(*header);
-    let result = carry_out(host, volume, &forward, data, reply).await;
+    let result = carry_out(host, volume, &forward, data, reply, closed).await;
     let (status, data) = match result {
         Ok(data) => (0, data),
         Err(code) => (code, None),
@@ -318,6 +319,7 @@ async fn carry_out(
     forward: &Forward,
     data: Option<Buffer>,
     reply: usize,
+    closed: Gone<'_>,
 ) -> Result<Option<Buffer>, u8> {
     if forward.version != VERSION {
         return Err(MALFORMED);
@@ -325,29 +327,35 @@ async fn carry_out(
     if forward.kind == TICK {
         return Ok(None);
     }
-    let fresh = host.cluster().params.is_fresh(SystemClock.now(), forward.tick.get());
-    if !fresh && forward.kind != READ {
+    // The host's connection is on the other node, which forwards nothing for a host that is gone. What is here already, and waits
+    // for the volume to serve or for a range, begins no more when that node is gone, or may have said that it failed (M-45).
+    let params = host.cluster().params;
+    let too_old = || closed() || !params.is_fresh(SystemClock.now(), forward.tick.get());
+    if forward.kind != READ && too_old() {
         return Err(TOO_OLD);
     }
     let (lba, blocks) = (forward.lba.get(), forward.blocks.get());
     let wanted = Wanted::new(host, forward, data, reply)?;
-    // The host's connection is on the other node; that one forwards nothing for a host that is gone.
-    let never = || false;
     let Some(leader) = host.leading(volume) else {
-        return direct(host, volume, (lba, blocks), wanted).await;
+        return direct(host, volume, (lba, blocks), wanted, &too_old).await;
     };
+    let changes = matches!(wanted, Wanted::Change(_));
     let done = match wanted {
         Wanted::Read(buffer) => {
             let (buffer, result) = leader.read(lba, buffer).await;
             result.map(|()| Some(buffer.freeze()))
         }
-        Wanted::Change(Change::Write(data)) => leader.write(lba, data, &never).await.map(|()| None),
+        Wanted::Change(Change::Write(data)) => {
+            leader.write(lba, data, &too_old).await.map(|()| None)
+        }
         Wanted::Change(Change::Clear { deallocate }) => {
-            leader.write_zeroes(lba, blocks, deallocate, &never).await.map(|()| None)
+            leader.write_zeroes(lba, blocks, deallocate, &too_old).await.map(|()| None)
         }
     };
     done.map_err(|error| match error {
         VolumeError::NotLeader => NOT_LEADER,
+        // The other node sends it again if its host is there.
+        VolumeError::Unavailable if changes && too_old() => TOO_OLD,
         other => code(other.into()),
     })
 }
@@ -358,11 +366,11 @@ async fn direct(
     volume: Uuid,
     (lba, blocks): (u64, u64),
     wanted: Wanted,
+    too_old: Gone<'_>,
 ) -> Result<Option<Buffer>, u8> {
     let source = host.cluster().direct(volume).ok_or(NOT_LEADER)?;
     let backend = source.open(host.reactor()).ok_or(UNAVAILABLE)?;
     let range = lba..lba.checked_add(blocks).ok_or(OUT_OF_RANGE)?;
-    let never = || false;
     let done = match wanted {
         Wanted::Read(buffer) => {
             source.ranges().settled(range).await;
@@ -371,11 +379,17 @@ async fn direct(
         }
         Wanted::Change(Change::Write(data)) => {
             let _held = source.ranges().write(range).await;
-            backend.write(lba, data, &never).await.map(|()| None)
+            if too_old() {
+                return Err(TOO_OLD);
+            }
+            backend.write(lba, data, too_old).await.map(|()| None)
         }
         Wanted::Change(Change::Clear { deallocate }) => {
             let _held = source.ranges().write(range).await;
-            backend.write_zeroes(lba, blocks, deallocate, &never).await.map(|()| None)
+            if too_old() {
+                return Err(TOO_OLD);
+            }
+            backend.write_zeroes(lba, blocks, deallocate, too_old).await.map(|()| None)
         }
     };
     done.map_err(code)

@@ -79,7 +79,8 @@ impl PeerQueue {
         let answer = match attached {
             Some(Attached::Replica(server)) => server.handle(&header, data).await,
             Some(Attached::Volume(volume)) => {
-                serve_forwarded(&self.host, volume, &header, data, reply).await
+                let closed = || request.queue().may_be_given_up(self.host.reactor());
+                serve_forwarded(&self.host, volume, &header, data, reply, &closed).await
             }
             None => return Completion::error(wire::status(wire::UNKNOWN_SERVICE)),
         };
