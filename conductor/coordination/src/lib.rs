@@ -8,6 +8,8 @@
 //! Nothing here fails when ZooKeeper does: its absence is a [`Link`] that is away, said once in the
 //! log, while connecting is tried again with growing pauses.
 //!
+//! On its own machine a daemon tells the [`ServiceManager`] that it lives.
+//!
 //! Safety never rests on this crate. A [`Role`] is a belief that may be out of date by the time it
 //! is read (a stopped process, a frozen link), so an active conductor fences its decisions by the
 //! token that it takes in MetaDB.
@@ -29,6 +31,7 @@ mod enter;
 mod mirror;
 mod paths;
 mod records;
+mod service_manager;
 mod zookeeper;
 
 use tokio::sync::watch;
@@ -38,6 +41,7 @@ pub use board::{Conductors, Link, Nodes, Role};
 pub use config::{ConfigError, DEFAULT_SESSION_TIMEOUT, ZooKeeperConfig, ZooKeeperSettings};
 pub use embedded::Embedded;
 pub use records::{ConductorRecord, DiskRecord, NodeRecord};
+pub use service_manager::ServiceManager;
 pub use zookeeper::ZooKeeper;
 
 /// Where conductors and nodes learn of each other.

@@ -1,7 +1,9 @@
 //! `conductor serve`: the daemon.
 
 use std::io::IsTerminal;
+use std::sync::Arc;
 
+use afs_coordination::ServiceManager;
 use conductor::server::Conductor;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -26,16 +28,30 @@ pub(super) fn run(arguments: ServeArguments, api: Option<String>) -> Result<(), 
             }
         };
         tokio::pin!(told);
+        let manager = Arc::new(ServiceManager::of_this_process());
         // The start may wait for a database.
+        manager.doing("opening MetaDB");
         let started = tokio::select! {
             started = Conductor::start(settings.conductor) => started,
             () = &mut told => return Ok(()),
         };
         let running = started.map_err(|error| Failure::Other(error.to_string()))?;
-        told.await;
+        let lives = Arc::clone(&manager);
+        tokio::spawn(async move { lives.beat_while(|| std::future::ready(true)).await });
+        tokio::select! {
+            () = told => {}
+            () = ready(&manager) => {}
+        }
+        manager.stopping();
         running.stop().await;
         Ok(())
     })
+}
+
+/// Tells the service manager, and does not end.
+async fn ready(manager: &ServiceManager) {
+    manager.ready().await;
+    std::future::pending().await
 }
 
 fn no_signals(error: std::io::Error) -> Failure {

@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use afs_coordination::ServiceManager;
 use clap::{Args, Parser, Subcommand};
 use conductor::api::{DEFAULT_LISTEN, DEFAULT_URL};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -113,28 +115,42 @@ async fn run_process(
     place: ConductorPlace,
 ) -> anyhow::Result<()> {
     let mut signals = StopSignals::new()?;
+    let manager = Arc::new(ServiceManager::of_this_process());
+    manager.doing("opening disks");
     let mut process = tokio::select! {
         started = Process::start(config, data, place) => started?,
         () = signals.next() => return Ok(()),
     };
+    manager.doing("waiting for the conductor");
     let served = tokio::select! {
         served = process.node.serve() => served.map(|()| true),
         () = signals.next() => Ok(false),
     };
     let result = match served {
-        Ok(true) => until_stopped(&mut process, &mut signals).await,
+        Ok(true) => until_stopped(&mut process, &mut signals, &manager).await,
         Ok(false) => Ok(()),
         Err(error) => Err(error.into()),
     };
+    manager.stopping();
     signals.exit_at_next();
     process.stop().await;
     result
 }
 
-async fn until_stopped(process: &mut Process, signals: &mut StopSignals) -> anyhow::Result<()> {
+async fn until_stopped(
+    process: &mut Process,
+    signals: &mut StopSignals,
+    manager: &Arc<ServiceManager>,
+) -> anyhow::Result<()> {
     print!("{}", process.summary());
     std::io::Write::flush(&mut std::io::stdout())?;
+    process.node.beat(manager);
+    let ready = async {
+        manager.ready().await;
+        std::future::pending::<()>().await;
+    };
     tokio::select! {
+        () = ready => Ok(()),
         () = signals.next() => {
             tracing::info!("stopping; once more to stop at once");
             Ok(())

@@ -11,10 +11,12 @@ mod membership;
 mod rdma;
 mod status;
 mod summary;
+mod watchdog;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use afs_coordination::ServiceManager;
 use afs_reactor::verbs::Unavailable;
 use afs_reactor::{ReactorConfig, Reactors};
 use tokio::sync::{Notify, oneshot};
@@ -221,6 +223,11 @@ impl RunningNode {
         let portals: Vec<_> = portals.iter().map(ToString::to_string).collect();
         tracing::info!(portals = portals.join(", "), "hosts may connect");
         Ok(())
+    }
+
+    /// Tells the service manager that the node lives, for as long as all reactors answer.
+    pub fn beat(&self, manager: &Arc<ServiceManager>) {
+        watchdog::start(&self.reactors, Arc::clone(manager));
     }
 
     /// Waits for something that must not happen: the end of the agent.
