@@ -36,6 +36,7 @@ tiny! {
     start_runs: "start";
     replicated_runs: "replicated";
     failover_runs: "failover";
+    freezes_run: "freezes";
     resync_runs: "resync";
     idle_runs: "idle";
 }

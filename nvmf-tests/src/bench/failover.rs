@@ -3,11 +3,11 @@
 //! A stall is the longest single write around a failure, measured in the guest ([`crate::writers`]). At the end of each round every
 //! acknowledged write must be there, so a figure of a run that lost something does not exist.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::Effort;
 use super::figures::at_most;
-use crate::cluster::{Cluster, Plan};
+use crate::cluster::{Cluster, Member, Plan};
 use crate::guest::{Guest, GuestOptions};
 use crate::nvme::Transport;
 use crate::prepare::{Kernel, say};
@@ -20,48 +20,52 @@ const BLOCKS: u64 = 16384;
 /// Writers of one round begin above all stamps of earlier ones.
 const STAMPS_A_ROUND: u64 = 1 << 32;
 
-/// Kills, then freezes.
-pub fn run(effort: Effort) -> Result<Table> {
-    let (kills, freezes) = match effort {
-        Effort::Full => (50, 20),
+/// Kills.
+pub fn kills(effort: Effort) -> Result<Table> {
+    let rounds = match effort {
+        Effort::Full => 50,
+        Effort::Tiny => 1,
+    };
+    let mut bench = Bench::start(effort, Plan::small())?;
+    let stalls = bench.repeat("kill", rounds, Bench::kill)?;
+    Ok(table([("kill -9 of the leader", stalls, [1.0, 2.5])]))
+}
+
+/// Freezes, with a service manager as README has it, and without.
+pub fn freezes(effort: Effort) -> Result<Table> {
+    let (watched, alone) = match effort {
+        Effort::Full => (20, 20),
         Effort::Tiny => (1, 0),
     };
-    let guest = Guest::boot(&GuestOptions::new(Kernel::V6_12))?;
-    Transport::Tcp.load(&guest)?;
-    let cluster = Cluster::start(&Plan::small().optimised(effort == Effort::Full))?;
-    cluster.export(VOLUME, "256M", "--replicas 3 --min-in-sync 2", NQN)?;
-    cluster.healed(VOLUME)?;
-    let options = "--reconnect-delay 1 --ctrl-loss-tmo 600 --keep-alive-tmo 5";
-    let disk = cluster.connect(&guest, NQN, options)?;
-    let mut bench = Bench { guest, cluster, disk, rounds: 0 };
-
-    let mut killed = Vec::new();
-    for round in 1..=kills {
-        killed.push(bench.kill()?);
-        say(&format!("failover: kill {round} of {kills}: {:.2} s", killed[killed.len() - 1]));
+    let mut bench = Bench::start(effort, Plan::small().watched())?;
+    let ended = bench.repeat("freeze, with a watchdog", watched, Bench::freeze_watched)?;
+    let killed: u64 = bench.cluster.nodes.iter().map(Member::killed_by_watchdog).sum();
+    ensure!(killed == watched, "{killed} nodes were killed by watchdogs in {watched} freezes");
+    if alone > 0 {
+        bench.unwatch()?;
     }
-    let mut frozen = Vec::new();
-    for round in 1..=freezes {
-        frozen.push(bench.freeze()?);
-        say(&format!("failover: freeze {round} of {freezes}: {:.2} s", frozen[frozen.len() - 1]));
-    }
-    bench.cluster.assert_no_panic()?;
+    let silent = bench.repeat("freeze, without", alone, Bench::freeze)?;
+    Ok(table([
+        ("SIGSTOP of the leader, with its unit's watchdog", ended, [8.0, 8.0]),
+        ("SIGSTOP of the leader, without", silent, [8.0, 8.0]),
+    ]))
+}
 
+/// p50 and p99 of stalls, and the bars for these.
+fn table(rows: impl IntoIterator<Item = (&'static str, Vec<f64>, [f64; 2])>) -> Table {
     let mut table = Table::new(&["longest write of a stock host", "seconds", "bar", ""]);
-    let mut row = |what: &str, stalls: &mut Vec<f64>, percent: usize, bar: f64| {
+    for (what, mut stalls, bars) in rows {
         stalls.sort_by(f64::total_cmp);
-        let index = (stalls.len() * percent).div_ceil(100).saturating_sub(1);
-        let Some(figure) = stalls.get(index) else { return };
-        let mut cells =
-            vec![format!("{what}, p{percent} of {}", stalls.len()), format!("{figure:.2}")];
-        cells.extend(at_most(*figure, bar));
-        table.row(cells);
-    };
-    row("kill -9 of the leader", &mut killed, 50, 1.0);
-    row("kill -9 of the leader", &mut killed, 99, 2.5);
-    row("SIGSTOP of the leader", &mut frozen, 50, 8.0);
-    row("SIGSTOP of the leader", &mut frozen, 99, 8.0);
-    Ok(table)
+        for (percent, bar) in [50, 99].into_iter().zip(bars) {
+            let index = (stalls.len() * percent).div_ceil(100).saturating_sub(1);
+            let Some(figure) = stalls.get(index) else { continue };
+            let mut cells =
+                vec![format!("{what}, p{percent} of {}", stalls.len()), format!("{figure:.2}")];
+            cells.extend(at_most(*figure, bar));
+            table.row(cells);
+        }
+    }
+    table
 }
 
 struct Bench {
@@ -72,6 +76,45 @@ struct Bench {
 }
 
 impl Bench {
+    fn start(effort: Effort, plan: Plan) -> Result<Bench> {
+        let guest = Guest::boot(&GuestOptions::new(Kernel::V6_12))?;
+        Transport::Tcp.load(&guest)?;
+        let cluster = Cluster::start(&plan.optimised(effort == Effort::Full))?;
+        cluster.export(VOLUME, "256M", "--replicas 3 --min-in-sync 2", NQN)?;
+        cluster.healed(VOLUME)?;
+        let options = "--reconnect-delay 1 --ctrl-loss-tmo 600 --keep-alive-tmo 5";
+        let disk = cluster.connect(&guest, NQN, options)?;
+        Ok(Bench { guest, cluster, disk, rounds: 0 })
+    }
+
+    fn repeat(
+        &mut self,
+        what: &str,
+        rounds: u64,
+        measure: impl Fn(&mut Bench) -> Result<f64>,
+    ) -> Result<Vec<f64>> {
+        let mut stalls = Vec::new();
+        for round in 1..=rounds {
+            let stall = measure(self)?;
+            say(&format!("{what} {round} of {rounds}: {stall:.2} s"));
+            stalls.push(stall);
+        }
+        self.cluster.assert_no_panic()?;
+        Ok(stalls)
+    }
+
+    /// From here on no node has a service manager.
+    fn unwatch(&mut self) -> Result<()> {
+        for index in 0..self.cluster.nodes.len() {
+            let node = &mut self.cluster.nodes[index];
+            node.watch(false);
+            node.stop()?;
+            node.start()?;
+            self.cluster.healed(VOLUME)?;
+        }
+        Ok(())
+    }
+
     fn kill(&mut self) -> Result<f64> {
         self.round(
             |cluster, leader| cluster.nodes[leader].kill(),
@@ -83,6 +126,13 @@ impl Bench {
         self.round(
             |cluster, leader| cluster.nodes[leader].freeze(),
             |cluster, leader| cluster.nodes[leader].thaw(),
+        )
+    }
+
+    fn freeze_watched(&mut self) -> Result<f64> {
+        self.round(
+            |cluster, leader| cluster.nodes[leader].freeze(),
+            |cluster, leader| cluster.nodes[leader].ready(),
         )
     }
 

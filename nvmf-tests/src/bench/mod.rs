@@ -88,10 +88,17 @@ pub const BENCHES: &[Bench] = &[
     },
     Bench {
         name: "failover",
-        about: "how long a stock host's writes stand still when the leader of a volume on three nodes is killed, or frozen",
+        about: "how long a stock host's writes stand still when the leader of a volume on three nodes is killed",
         programs: &["afs", "conductor"],
         kernels: &[Kernel::V6_12],
-        run: failover::run,
+        run: failover::kills,
+    },
+    Bench {
+        name: "freezes",
+        about: "the same when the leader is frozen, with the watchdog of its systemd unit and without",
+        programs: &["afs", "conductor"],
+        kernels: &[Kernel::V6_12],
+        run: failover::freezes,
     },
     Bench {
         name: "resync",

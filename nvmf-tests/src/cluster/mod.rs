@@ -3,6 +3,7 @@
 //! A [`Plan`] says how much of it there is: the plain one has one conductor and all on loopback; the full one has each node in a
 //! network namespace of its own ([`network`]), two conductors, and real ZooKeeper and PostgreSQL. A stock host is in a guest.
 
+mod manager;
 mod member;
 pub mod network;
 mod plan;

@@ -33,12 +33,14 @@ pub struct Plan {
     /// Each node in a network namespace of its own, two conductors with PostgreSQL, elected by ZooKeeper. Else
     /// all on loopback, and one conductor with a file.
     pub full: bool,
+    /// Each node has a service manager that kills it when it stands still, and starts it again.
+    pub watched: bool,
 }
 
 impl Plan {
     /// Three nodes with 1 GiB each, development builds.
     pub fn small() -> Self {
-        Self { nodes: 3, disk: "1G".to_owned(), optimised: false, full: false }
+        Self { nodes: 3, disk: "1G".to_owned(), optimised: false, full: false, watched: false }
     }
 
     /// The same with namespaces, ZooKeeper, PostgreSQL and a second conductor.
@@ -49,6 +51,11 @@ impl Plan {
     /// The same of release builds, if `optimised`.
     pub fn optimised(self, optimised: bool) -> Self {
         Self { optimised, ..self }
+    }
+
+    /// The same with a service manager for each node.
+    pub fn watched(self) -> Self {
+        Self { watched: true, ..self }
     }
 
     fn program(&self, name: &str) -> Result<std::path::PathBuf> {
@@ -129,7 +136,9 @@ impl Cluster {
             }
         }
         let log = self.folder.join(&format!("{name}.log"));
-        Ok((Member::new(name, command, http, log), target))
+        let member = Member::new(name, command, http, log);
+        member.watch(plan.watched);
+        Ok((member, target))
     }
 }
 
