@@ -69,7 +69,7 @@ caught! { afs_volume:
     rule_8_keeping_live_writes_from_learners_is_caught: NoLiveWrites by Learners 1;
     rule_8_admitting_a_learner_that_failed_is_caught: AdmitFailed by Learners 43;
     rule_10_ignoring_ticks_is_caught: IgnoreTick by Ghosts 237;
-    rule_10_going_on_after_another_leader_is_caught: TenureForgotten by Survivors 198;
+    rule_10_going_on_after_another_leader_is_caught: TenureForgotten by Survivors 914;
 }
 
 caught! { afs_decisions:

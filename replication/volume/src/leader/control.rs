@@ -245,7 +245,8 @@ impl<H: Host> Leader<H> {
         join_all(calls).await;
     }
 
-    /// Keeps leases alive, and finds replicas that went silent while nobody wrote.
+    /// Keeps leases alive, and finds replicas that went silent while nobody wrote. Also while others are still to promise: a leader
+    /// that waits for one of them would be taken for silent by those that did, and replaced by one that waits as long.
     async fn heartbeat_loop(&self) {
         let mut beats = FuturesUnordered::new();
         let mut flying = HashSet::new();
@@ -256,7 +257,8 @@ impl<H: Host> Leader<H> {
             }
             for (shard, members) in view.shards.iter().enumerate() {
                 for (index, member) in members.iter().enumerate() {
-                    let wanted = view.phase == Phase::Serving && member.mode() != Mode::Away;
+                    let leads = matches!(view.phase, Phase::Serving | Phase::Sealing);
+                    let wanted = leads && member.mode() != Mode::Away;
                     if wanted && flying.insert(member.replica) {
                         let (view, member) = (view.clone(), member.clone());
                         beats.push(async move {
