@@ -147,15 +147,20 @@ impl ClusterView {
         self.nodes.get(&id).is_some_and(|node| node.alive && node.state == NodeState::Active)
     }
 
-    /// The nodes whose volumes may need another leader: those that are not there, and both ends of
-    /// each link that somebody says is broken.
-    pub fn in_doubt(&self) -> BTreeSet<NodeId> {
-        let dead = self.nodes.keys().copied().filter(|id| !self.is_alive(*id));
+    /// Nodes that are not there: all volumes that they lead need another leader.
+    pub fn dead(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.nodes.keys().copied().filter(|id| !self.is_alive(*id))
+    }
+
+    /// Links between live nodes that somebody says are broken, each both ways. Of the volumes of a
+    /// live leader only those with a replica behind such a link may need another one: where it
+    /// reaches every live replica, nobody reaches more.
+    pub fn broken_links(&self) -> BTreeSet<(NodeId, NodeId)> {
         let links = self.unreachable.iter().flat_map(|(id, peers)| {
             let fresh = peers.iter().filter(|(_, at)| self.is_fresh(**at));
-            fresh.flat_map(|(peer, _)| [*id, *peer])
+            fresh.flat_map(|(peer, _)| [(*id, *peer), (*peer, *id)])
         });
-        dead.chain(links).collect()
+        links.filter(|(a, b)| self.is_alive(*a) && self.is_alive(*b)).collect()
     }
 
     /// Whether neither of two nodes says, freshly, that it does not reach the other.

@@ -169,14 +169,18 @@ fn evidence_grows_old() {
     view.set_unreachable(NodeId(1), [NodeId(3), NodeId(4)]);
     assert_eq!(view.judge(NodeId(1), NodeId(2)), Verdict::Accuser);
     view.set_now_ms(EVIDENCE_FRESH_MS);
-    assert_eq!(view.in_doubt(), [1, 3, 4].map(NodeId).into());
+    let links = [(1, 3), (1, 4), (3, 1), (4, 1)].map(|(a, b)| (NodeId(a), NodeId(b)));
+    assert_eq!(view.broken_links(), links.into());
     assert_eq!(view.judge(NodeId(1), NodeId(2)), Verdict::Accuser);
     view.set_now_ms(EVIDENCE_FRESH_MS + 1);
     assert_eq!(view.judge(NodeId(1), NodeId(2)), Verdict::Accused);
     assert!(view.reach(NodeId(1), NodeId(3)));
-    assert!(view.in_doubt().is_empty());
+    assert!(view.broken_links().is_empty());
+    assert_eq!(view.dead().count(), 0);
     view.set_alive(NodeId(2), false);
-    assert_eq!(view.in_doubt(), [NodeId(2)].into());
+    assert_eq!(view.dead().collect::<Vec<_>>(), [NodeId(2)]);
+    view.set_unreachable(NodeId(3), [NodeId(2)]);
+    assert!(view.broken_links().is_empty(), "a link to who is dead tells nothing more");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use afs_coordination::ServiceManager;
 use conductor::server::Conductor;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -15,6 +16,7 @@ use super::settings::{InForce, LogFormat, ServeArguments};
 pub(super) fn run(arguments: ServeArguments, api: Option<String>) -> Result<(), Failure> {
     let settings = arguments.in_force(api.as_deref())?;
     start_log(&settings)?;
+    allow_connections();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(Failure::other("cannot start"))?;
     runtime.block_on(async {
@@ -52,6 +54,14 @@ pub(super) fn run(arguments: ServeArguments, api: Option<String>) -> Result<(), 
 async fn ready(manager: &ServiceManager) {
     manager.ready().await;
     std::future::pending().await
+}
+
+/// Each connection is an open file, and the usual limit, which a process may raise by itself, is below what a large cluster needs.
+fn allow_connections() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
 }
 
 fn no_signals(error: std::io::Error) -> Failure {

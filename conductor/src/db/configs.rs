@@ -34,11 +34,12 @@ struct ConfigRow {
 }
 
 #[derive(sqlx::FromRow)]
-struct MemberRow {
-    uuid: Uuid,
-    volume: Uuid,
+pub(super) struct MemberRow {
+    pub(super) uuid: Uuid,
+    pub(super) volume: Uuid,
     #[sqlx(try_from = "i64")]
-    shard: u32,
+    pub(super) shard: u32,
+    pub(super) disk: Uuid,
     #[sqlx(try_from = "i64")]
     node: u32,
     in_sync: bool,
@@ -58,7 +59,7 @@ pub(super) async fn load(
     .await?;
     let Some(row) = row else { return Ok(None) };
     let members: Vec<MemberRow> = query_as(
-        "SELECT uuid, volume, shard, node, in_sync FROM replicas \
+        "SELECT uuid, volume, shard, disk, node, in_sync FROM replicas \
          WHERE volume = $1 AND state = 'wanted' ORDER BY shard, uuid",
     )
     .bind(volume)
@@ -67,23 +68,24 @@ pub(super) async fn load(
     config(&row, &members).map(Some)
 }
 
-/// The configurations of all volumes that exist.
+/// The configurations of all volumes that exist, and their members in the order of volume, shard and replica.
 pub(super) async fn load_all(
     connection: &mut Transaction,
-) -> Result<BTreeMap<Uuid, VolumeConfig>, DbError> {
+) -> Result<(BTreeMap<Uuid, VolumeConfig>, Vec<MemberRow>), DbError> {
     let rows: Vec<ConfigRow> = query_as(
         "SELECT uuid, size_bytes, epoch, leader, leader_process, reign, min_in_sync, shard_blocks \
          FROM volumes WHERE deleted_ms IS NULL",
     )
     .fetch_all(connection)
     .await?;
-    let members: Vec<MemberRow> = query_as(
-        "SELECT uuid, volume, shard, node, in_sync FROM replicas \
-         WHERE state = 'wanted' ORDER BY volume, shard, uuid",
+    let mut all: Vec<MemberRow> = query_as(
+        "SELECT uuid, volume, shard, disk, node, in_sync FROM replicas WHERE state = 'wanted'",
     )
     .fetch_all(connection)
     .await?;
-    let members: BTreeMap<Uuid, &[MemberRow]> = members
+    // Much quicker than ORDER BY, which has SQLite look each row up again.
+    all.sort_unstable_by_key(|row| (row.volume, row.shard, row.uuid));
+    let members: BTreeMap<Uuid, &[MemberRow]> = all
         .chunk_by(|a, b| a.volume == b.volume)
         .filter_map(|same| Some((same.first()?.volume, same)))
         .collect();
@@ -91,7 +93,8 @@ pub(super) async fn load_all(
         let members = members.get(&row.uuid).copied().unwrap_or_default();
         Ok((row.uuid, config(row, members)?))
     };
-    rows.iter().map(config).collect()
+    let configs = rows.iter().map(config).collect::<Result<_, DbError>>()?;
+    Ok((configs, all))
 }
 
 fn config(row: &ConfigRow, members: &[MemberRow]) -> Result<VolumeConfig, DbError> {

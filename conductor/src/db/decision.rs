@@ -25,6 +25,7 @@ use super::DbError;
 use super::backend::{Pool, Transaction};
 use super::numbers::{narrow, now_ms, sql};
 use super::query::{query, query_as, query_scalar};
+use super::turns::{Turn, Turns};
 use crate::api::Severity;
 use crate::refusal::Refusal;
 
@@ -81,6 +82,10 @@ impl Published {
         self.promised.lock().insert(node.to_owned(), promises);
     }
 
+    pub(super) fn refuse_if_fenced(&self) -> Result<(), DbError> {
+        if *self.fenced.borrow() { Err(DbError::Fenced) } else { Ok(()) }
+    }
+
     /// Two commits may publish in the wrong order; a value never goes back.
     fn publish(&self, revision: i64, last_event: i64) -> Result<(), DbError> {
         raise(&self.revision, narrow(revision, "revision")?);
@@ -130,6 +135,8 @@ struct Draft {
 /// A decision being made. Dropped without a commit, it leaves no trace.
 pub(super) struct Decision {
     transaction: Transaction,
+    /// Dropped after the transaction.
+    turn: Turn,
     maker: Maker,
     id: Uuid,
     base: Base,
@@ -147,6 +154,7 @@ pub(super) struct Decision {
 #[derive(Clone, Debug)]
 pub(super) struct Maker {
     pub(super) pool: Pool,
+    pub(super) turns: Turns,
     pub(super) fencing_token: i64,
     pub(super) published: Published,
 }
@@ -170,6 +178,8 @@ impl Base {
 impl Decision {
     /// Waits for decisions before it, and reads what this one will be based on.
     pub(super) async fn begin(maker: Maker, timing: Timing) -> Result<Self, DbError> {
+        maker.published.refuse_if_fenced()?;
+        let turn = maker.turns.next().await?;
         let mut transaction = maker.pool.begin_decision().await?;
         let base = Base::read(&mut transaction).await?;
         let seen = Base {
@@ -180,6 +190,7 @@ impl Decision {
         maker.published.take_in(&base, maker.fencing_token)?;
         let mut decision = Self {
             transaction,
+            turn,
             maker,
             id: Uuid::new_v4(),
             base,
@@ -280,6 +291,7 @@ impl Decision {
         if self.drafts.is_empty() {
             let revision = narrow(self.base.revision, "revision")?;
             self.transaction.rollback().await?;
+            drop(self.turn);
             return Ok(Decided { value, revision });
         }
         let revision = self.seen.revision.saturating_add(i64::from(self.changed));
@@ -287,7 +299,7 @@ impl Decision {
         let last_event = self.seen.last_event.saturating_add(sql(self.drafts.len()));
         self.swap(revision, last_event).await?;
         self.write_events(revision).await?;
-        let Self { transaction, maker, id, went_back, timing, .. } = self;
+        let Self { transaction, turn, maker, id, went_back, timing, .. } = self;
         // On its own task: a caller that goes away must not leave a commit without its news.
         let commit = tokio::spawn(async move {
             if let Err(error) = transaction.commit().await {
@@ -297,7 +309,9 @@ impl Decision {
                 maker.published.went_back.send_replace(went_back);
             }
             drop(timing);
-            maker.published.publish(revision, last_event)
+            let published = maker.published.publish(revision, last_event);
+            drop(turn);
+            published
         });
         commit.await.map_err(|_| DbError::Interrupted)??;
         Ok(Decided { value, revision: narrow(revision, "revision")? })

@@ -74,8 +74,18 @@ impl MetaDb {
         subject: &str,
         message: String,
     ) -> Result<(), DbError> {
+        self.note_all([(severity, kind, subject, message)]).await
+    }
+
+    /// Records several such things.
+    pub async fn note_all<'a>(
+        &self,
+        notes: impl IntoIterator<Item = (Severity, &'static str, &'a str, String)>,
+    ) -> Result<(), DbError> {
         let mut decision = self.begin().await?;
-        decision.note(severity, kind, subject, message);
+        for (severity, kind, subject, message) in notes {
+            decision.note(severity, kind, subject, message);
+        }
         decision.commit(()).await?;
         Ok(())
     }

@@ -15,6 +15,7 @@
 //!    only out of the epoch that the decision was based on.
 
 mod backend;
+mod claims;
 mod configs;
 mod decision;
 mod error;
@@ -38,8 +39,10 @@ mod state;
 mod subsystems;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod volumes;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use metrics::Histogram;
@@ -47,6 +50,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use backend::{Pool, Transaction};
+use claims::Claims;
 pub use decision::Decided;
 use decision::{Base, Decision, Maker, Published, Timing};
 pub use error::{DbError, OpenError};
@@ -59,6 +63,8 @@ pub use rows::{
     AccessRow, DiskRow, LoadRow, NamespaceRow, NodeRow, PeerPortalRow, PortalRow, ReplicaRow,
     Snapshot, SubsystemRow, VolumeRow,
 };
+use state::Plan;
+use turns::Turns;
 pub use volumes::NewVolume;
 pub(crate) use volumes::{check_replication, no_place};
 
@@ -68,6 +74,9 @@ pub struct MetaDb {
     cluster: Uuid,
     maker: Maker,
     transaction_seconds: Histogram,
+    /// What nodes should be doing, as it was last looked up.
+    plan: tokio::sync::Mutex<Option<Arc<Plan>>>,
+    claims: Arc<Claims>,
     _lock: Option<FolderLock>,
 }
 
@@ -85,7 +94,8 @@ impl MetaDb {
         let (pool, lock) = place.connect().await?;
         pool.migrate().await.map_err(|error| place.migrate_error(error))?;
         let (cluster, maker) = take_over(pool).await.map_err(|error| place.error(error))?;
-        Ok(Self { cluster, maker, transaction_seconds, _lock: lock })
+        let (plan, claims) = (tokio::sync::Mutex::default(), Arc::default());
+        Ok(Self { cluster, maker, transaction_seconds, plan, claims, _lock: lock })
     }
 
     /// Identity of the cluster.
@@ -101,6 +111,15 @@ impl MetaDb {
     /// The newest revision, now and whenever it rises.
     pub fn revision(&self) -> watch::Receiver<u64> {
         self.maker.published.revision.subscribe()
+    }
+
+    /// The newest revision now.
+    ///
+    /// # Errors
+    /// [`DbError::Fenced`] when another conductor decides.
+    pub fn known_revision(&self) -> Result<u64, DbError> {
+        self.maker.published.refuse_if_fenced()?;
+        Ok(*self.maker.published.revision.borrow())
     }
 
     /// Id of the newest event, now and whenever it rises.
@@ -125,19 +144,20 @@ impl MetaDb {
         self.maker.published.take_in(&base, self.maker.fencing_token)
     }
 
-    fn refuse_if_fenced(&self) -> Result<(), DbError> {
-        if *self.maker.published.fenced.borrow() { Err(DbError::Fenced) } else { Ok(()) }
+    /// Compares MetaDB with what this conductor has seen of it, as every decision does; that it is an older copy is noted.
+    pub async fn look(&self) -> Result<(), DbError> {
+        self.begin().await?.commit(()).await?;
+        Ok(())
     }
 
     /// A view of one moment.
     async fn read(&self) -> Result<Transaction, DbError> {
-        self.refuse_if_fenced()?;
+        self.maker.published.refuse_if_fenced()?;
         self.maker.pool.begin_view().await
     }
 
     /// Begins a decision, when those before it have ended.
     async fn begin(&self) -> Result<Decision, DbError> {
-        self.refuse_if_fenced()?;
         let timing = Timing { started: Instant::now(), seconds: self.transaction_seconds.clone() };
         Decision::begin(self.maker.clone(), timing).await
     }
@@ -164,5 +184,6 @@ async fn take_over(pool: Pool) -> Result<(Uuid, Maker), DbError> {
         .await?;
     transaction.commit().await?;
     let published = Published::new(&base)?;
-    Ok((cluster, Maker { pool, fencing_token: base.fencing_token, published }))
+    let turns = Turns::default();
+    Ok((cluster, Maker { pool, turns, fencing_token: base.fencing_token, published }))
 }

@@ -6,16 +6,17 @@
 //! in it what was decided. These decisions change nobody's duties but the asker's, so they do not
 //! move the revision.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use afs_decisions::{
     Asker, Claim, ClusterView, Denied, Member, NodeId, Place, Role, VolumeConfig, add_member,
-    admit, claim, drop_member, elect, force_in_sync, move_leader, relocate, remove_member, renew,
-    set_min_in_sync,
+    admit, claim, drop_member, elect, force_in_sync, move_leader, needs_election, relocate,
+    remove_member, renew, set_min_in_sync,
 };
 use uuid::Uuid;
 
 use super::backend::Transaction;
+use super::claims::Claimant;
 use super::decision::Decision;
 use super::query::{query_as, query_scalar};
 use super::{DbError, Decided, MetaDb, VolumeRow, configs, volumes};
@@ -56,15 +57,8 @@ impl MetaDb {
         node: NodeId,
         process: u64,
     ) -> Result<Decided<Asked>, DbError> {
-        let decide = |config: &VolumeConfig| match claim(config, node, process)? {
-            Claim::New(next) => Ok(Some(next)),
-            Claim::AlreadyYours => Ok(None),
-        };
-        self.ask(volume, decide, |name, who, next| {
-            let epoch = next.epoch;
-            News::info("leader_claimed", format!("{who} leads volume {name} from epoch {epoch}"))
-        })
-        .await
+        let claimant = Claimant { volume, node, process };
+        self.claims.decide(&self.maker, &self.transaction_seconds, claimant).await
     }
 
     /// A leader wants to seal again.
@@ -202,6 +196,46 @@ impl MetaDb {
         decision.commit(volume.uuid).await
     }
 
+    /// Volumes that need another leader: of those that these nodes led, and those whose leader is
+    /// one end of such a link while a replica is at the other.
+    pub async fn need_leader(
+        &self,
+        dead: &[NodeId],
+        links: &BTreeSet<(NodeId, NodeId)>,
+        view: &ClusterView,
+    ) -> Result<Vec<Uuid>, DbError> {
+        let mut moment = self.read().await?;
+        let mut volumes = BTreeSet::new();
+        for node in dead {
+            let led: Vec<Uuid> =
+                query_scalar("SELECT uuid FROM volumes WHERE leader = $1 AND deleted_ms IS NULL")
+                    .bind(i64::from(node.0))
+                    .fetch_all(&mut moment)
+                    .await?;
+            volumes.extend(led);
+        }
+        for (leader, holder) in links {
+            let led: Vec<Uuid> = query_scalar(
+                "SELECT v.uuid FROM volumes v JOIN replicas r ON r.volume = v.uuid \
+                 WHERE v.leader = $1 AND v.deleted_ms IS NULL \
+                 AND r.node = $2 AND r.state = 'wanted'",
+            )
+            .bind(i64::from(leader.0))
+            .bind(i64::from(holder.0))
+            .fetch_all(&mut moment)
+            .await?;
+            volumes.extend(led);
+        }
+        let mut needy = Vec::new();
+        for volume in volumes {
+            let config = configs::load(&mut moment, volume).await?;
+            if config.is_some_and(|config| needs_election(&config, view).is_some()) {
+                needy.push(volume);
+            }
+        }
+        Ok(needy)
+    }
+
     /// Elects new leaders for those of these volumes that need one and can have one. Each election
     /// sees the ones before it, so the load spreads. Returns how many were elected.
     pub async fn elect(
@@ -277,26 +311,52 @@ impl MetaDb {
         news: impl FnOnce(&str, &str, &VolumeConfig) -> News,
     ) -> Result<Decided<Asked>, DbError> {
         let mut decision = self.begin().await?;
-        let config = must_exist(decision.connection(), volume).await?;
-        let decided = match decision.older_than_replicas(&config) {
-            Some(denied) => Err(denied),
-            None => decide(&config),
-        };
-        let next = match decided {
-            Ok(Some(next)) => next,
-            Ok(None) => return decision.commit(Asked { config, denied: None }).await,
-            Err(denied) => {
-                tracing::info!(%volume, %denied, "a leader asked for what cannot be decided");
-                return decision.commit(Asked { config, denied: Some(denied) }).await;
-            }
-        };
-        configs::store(&mut decision, &config, &next, &BTreeMap::new()).await?;
-        let name = volume_name(decision.connection(), volume).await?;
-        let who = node_word(decision.connection(), next.leader).await?;
-        let News { severity, kind, message } = news(&name, &who, &next);
-        decision.note(severity, kind, &name, message);
-        decision.commit(Asked { config: next, denied: None }).await
+        let asked = ask_in(&mut decision, volume, decide, news).await?;
+        decision.commit(asked).await
     }
+}
+
+/// A claim, as part of a decision.
+pub(super) async fn claim_in(
+    decision: &mut Decision,
+    Claimant { volume, node, process }: Claimant,
+) -> Result<Asked, DbError> {
+    let decide = |config: &VolumeConfig| match claim(config, node, process)? {
+        Claim::New(next) => Ok(Some(next)),
+        Claim::AlreadyYours => Ok(None),
+    };
+    ask_in(decision, volume, decide, |name, who, next| {
+        let epoch = next.epoch;
+        News::info("leader_claimed", format!("{who} leads volume {name} from epoch {epoch}"))
+    })
+    .await
+}
+
+async fn ask_in(
+    decision: &mut Decision,
+    volume: Uuid,
+    decide: impl FnOnce(&VolumeConfig) -> Result<Option<VolumeConfig>, Denied>,
+    news: impl FnOnce(&str, &str, &VolumeConfig) -> News,
+) -> Result<Asked, DbError> {
+    let config = must_exist(decision.connection(), volume).await?;
+    let decided = match decision.older_than_replicas(&config) {
+        Some(denied) => Err(denied),
+        None => decide(&config),
+    };
+    let next = match decided {
+        Ok(Some(next)) => next,
+        Ok(None) => return Ok(Asked { config, denied: None }),
+        Err(denied) => {
+            tracing::info!(%volume, %denied, "a leader asked for what cannot be decided");
+            return Ok(Asked { config, denied: Some(denied) });
+        }
+    };
+    configs::store(decision, &config, &next, &BTreeMap::new()).await?;
+    let name = volume_name(decision.connection(), volume).await?;
+    let who = node_word(decision.connection(), next.leader).await?;
+    let News { severity, kind, message } = news(&name, &who, &next);
+    decision.note(severity, kind, &name, message);
+    Ok(Asked { config: next, denied: None })
 }
 
 /// A disk was carried to another node, and its replicas with it.

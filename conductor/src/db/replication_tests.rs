@@ -2,16 +2,17 @@
 //! any. What may be decided is tested in `afs-decisions`; here, that it is kept.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use afs_decisions::{Asker, ClusterView, Denied, NodeId, Role, VolumeConfig};
 use uuid::Uuid;
 
-use super::tests::Home;
 use super::tests::server::on_both;
+use super::tests::{Home, state_of};
 use super::*;
 use crate::api::{
-    DiskKind, DiskReport, DiskState, ErrorCode, NodeReport, PortalReport, ReplicaState,
+    DiskKind, DiskReport, DiskState, ErrorCode, NodeReport, PortalReport, ReplicaState, Severity,
     VolumeReport,
 };
 
@@ -104,7 +105,7 @@ async fn new_volume_is_what_was_asked_for_and_each_node_is_told_its_part(home: H
     assert_eq!((config.epoch, config.leader_process, config.min_in_sync), (1, 0, 2));
     assert_eq!(config.shards.len(), 2);
     assert_eq!(config.leader, Some(NodeId(2)), "it holds replicas of both shards");
-    let state = world.db.node_state("n2").await.unwrap().unwrap();
+    let state = state_of(&world.db, "n2").await.unwrap();
     assert_eq!(state.id, NodeId(2));
     assert_eq!(state.leads, [config]);
     let sizes: Vec<_> =
@@ -115,7 +116,7 @@ async fn new_volume_is_what_was_asked_for_and_each_node_is_told_its_part(home: H
         (state.peers[3].id, state.peers[3].portals[0].service.as_str()),
         (NodeId(4), "4420")
     );
-    let other = world.db.node_state("n1").await.unwrap().unwrap();
+    let other = state_of(&world.db, "n1").await.unwrap();
     assert!(other.leads.is_empty() && other.volumes.len() == 1);
 }
 
@@ -177,7 +178,7 @@ async fn death_of_the_leader_elects_another_and_its_volumes_move(home: Home) {
     let old = world.claim(7).await;
     let mut view = alive(4);
     view.set_alive(old.node, false);
-    let led = world.db.led_by(old.node.0).await.unwrap();
+    let led = world.db.need_leader(&[old.node], &BTreeSet::new(), &view).await.unwrap();
     assert_eq!(led, [world.volume]);
     assert_eq!(world.db.elect(&led, &mut view).await.unwrap().value, 1);
     let config = world.config().await;
@@ -187,6 +188,25 @@ async fn death_of_the_leader_elects_another_and_its_volumes_move(home: Home) {
     assert_eq!(world.db.elect(&led, &mut view).await.unwrap().value, 0, "once is enough");
     let asked = world.db.renew(world.volume, old).await.unwrap().value;
     assert_eq!(asked.denied, Some(Denied::NotLeader { node: old.node }));
+}
+
+async fn leader_that_lost_too_many_of_its_replicas_is_found_and_one_that_lost_one_is_not(
+    home: Home,
+) {
+    let world = world(&home).await;
+    let leader = world.claim(7).await;
+    let others: Vec<NodeId> = (1..=4).map(NodeId).filter(|node| *node != leader.node).collect();
+    let mut view = alive(4);
+    view.add_unreachable(others[0], leader.node);
+    let links = view.broken_links();
+    assert_eq!(world.db.need_leader(&[], &links, &view).await.unwrap(), Vec::<Uuid>::new());
+    others.iter().for_each(|other| view.add_unreachable(*other, leader.node));
+    let links = view.broken_links();
+    assert_eq!(world.db.need_leader(&[], &links, &view).await.unwrap(), [world.volume]);
+    assert_eq!(
+        world.db.need_leader(&[], &BTreeSet::new(), &view).await.unwrap(),
+        Vec::<Uuid>::new()
+    );
 }
 
 async fn operator_moves_the_leader_and_asking_twice_is_fine(home: Home) {
@@ -212,7 +232,7 @@ async fn replica_is_added_filled_and_the_old_one_removed(home: Home) {
     let config = world.config().await;
     assert_eq!((config.epoch, config.shards[0].in_sync_count()), (5, 3));
     assert!(config.shards[0].on_node(NodeId(1)).is_none());
-    let state = world.db.node_state("n1").await.unwrap().unwrap();
+    let state = state_of(&world.db, "n1").await.unwrap();
     assert_eq!(state.retired, [old], "its node is to delete it");
 }
 
@@ -311,11 +331,11 @@ async fn node_is_drained_and_removed_only_when_empty_and_its_number_never_comes_
     db.register(&report("n5", &[5]), |_, _| false).await.unwrap();
     db.remove_node("n5").await.unwrap();
     assert_eq!(db.nodes().await.unwrap().len(), 4);
-    assert!(db.node_state("n5").await.unwrap().is_none());
+    assert!(state_of(db, "n5").await.is_none());
     assert_eq!(db.snapshot().await.unwrap().disks.len(), 4);
     assert_eq!(code(db.set_draining("n5", true).await), ErrorCode::NotFound);
     db.register(&report("n5", &[5]), |_, _| false).await.unwrap();
-    assert_eq!(db.node_state("n5").await.unwrap().unwrap().id, NodeId(6));
+    assert_eq!(state_of(db, "n5").await.unwrap().id, NodeId(6));
 }
 
 async fn retired_disk_is_remembered(home: Home) {
@@ -354,7 +374,7 @@ async fn nodes_reach_each_other_where_they_say(home: Home) {
     let revision = world.db.register(&report, |_, _| true).await.unwrap().revision;
     let again = world.db.register(&report, |_, _| true).await.unwrap().revision;
     assert_eq!(revision, again, "the same again is no news");
-    let state = world.db.node_state("n2").await.unwrap().unwrap();
+    let state = state_of(&world.db, "n2").await.unwrap();
     assert_eq!(state.peers[0].portals, report.peer_portals);
     assert_eq!(world.db.nodes().await.unwrap()[0].rack.as_deref(), Some("r1"));
 }
@@ -366,6 +386,7 @@ on_both!(
     repeated_claim_changes_nothing_and_a_new_process_takes_a_new_epoch,
     of_racing_decisions_in_one_epoch_one_is_made,
     death_of_the_leader_elects_another_and_its_volumes_move,
+    leader_that_lost_too_many_of_its_replicas_is_found_and_one_that_lost_one_is_not,
     operator_moves_the_leader_and_asking_twice_is_fine,
     replica_is_added_filled_and_the_old_one_removed,
     forced_replica_is_alone_and_the_event_is_a_warning,
@@ -375,6 +396,7 @@ on_both!(
     retired_disk_is_remembered,
     disk_that_moved_takes_its_replicas_and_their_leader_along,
     nodes_reach_each_other_where_they_say,
+    claims_share_a_decision_and_others_do_not_wait_for_all_of_them,
 );
 
 /// A database as the first version left it: two nodes, three volumes, one of them deleted.
@@ -425,13 +447,61 @@ async fn volumes_of_the_first_version_have_one_shard_one_replica_and_its_node_as
         assert_eq!((config.shards.len(), config.shards[0].members.len()), (1, 1));
         assert_eq!(config.shards[0].members[0].node, NodeId(node));
     }
-    let state = db.node_state("a").await.unwrap().unwrap();
+    let state = state_of(&db, "a").await.unwrap();
     assert!(state.volumes[0].whole);
     assert_eq!((state.volumes[0].size_bytes, state.volumes[0].shard), (4096, 0));
-    let state = db.node_state("b").await.unwrap().unwrap();
+    let state = state_of(&db, "b").await.unwrap();
     assert_eq!(state.retired, [Uuid::from_u128(0x33)]);
     db.resize_volume("one", 1 << 40, None, &ClusterView::default()).await.unwrap();
     let joined = db.register(&report("c", &[3]), |_, _| false).await;
     joined.unwrap();
-    assert_eq!(db.node_state("c").await.unwrap().unwrap().id, NodeId(3));
+    assert_eq!(state_of(&db, "c").await.unwrap().id, NodeId(3));
+}
+
+async fn claims_share_a_decision_and_others_do_not_wait_for_all_of_them(home: Home) {
+    let world = world(&home).await;
+    let db = Arc::new(world.db);
+    let before = *db.last_event().borrow();
+    let is_missing = |process: u64| process > 180 && process.is_multiple_of(2);
+    // Nobody goes on before all wait.
+    let first = db.begin().await.unwrap();
+    let mut claims = Vec::new();
+    for process in 1..=200 {
+        let (db, volume) = (db.clone(), world.volume);
+        let volume = if is_missing(process) { Uuid::from_u128(process.into()) } else { volume };
+        claims.push(tokio::spawn(async move { db.claim(volume, NodeId(2), process).await }));
+        tokio::task::yield_now().await;
+    }
+    let note = {
+        let db = db.clone();
+        tokio::spawn(async move { db.note(Severity::Warning, "urgent", "x", String::new()).await })
+    };
+    tokio::task::yield_now().await;
+    drop(first);
+    note.await.unwrap().unwrap();
+    let mut epochs = BTreeSet::new();
+    for (process, claim) in (1..).zip(claims) {
+        match claim.await.unwrap() {
+            Ok(decided) => {
+                let Asked { config, denied } = decided.value;
+                assert_eq!((config.leader_process, denied), (process, None));
+                assert!(epochs.insert(config.epoch), "each start of a leader has its own epoch");
+            }
+            refused => {
+                assert!(is_missing(process), "its own fault alone is a reason to refuse a claim");
+                assert_eq!(code(refused), ErrorCode::NotFound);
+            }
+        }
+    }
+    assert_eq!(epochs, (2..=191).collect());
+    let events = db.events(Some(before), 1000).await.unwrap();
+    let place = events.iter().position(|event| event.kind == "urgent").unwrap();
+    assert!(place <= 64, "{place} claims went first");
+    assert_eq!(events.len(), 191);
+    let decisions: i64 = query_scalar("SELECT COUNT(DISTINCT decision) FROM events WHERE id > $1")
+        .bind(before.cast_signed())
+        .fetch_one(&mut db.read().await.unwrap())
+        .await
+        .unwrap();
+    assert!(decisions < 100, "{decisions} decisions");
 }

@@ -1,11 +1,12 @@
 //! What MetaDB holds, row by row, and one consistent view of all of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use afs_decisions::VolumeConfig;
 use uuid::Uuid;
 
 use super::backend::Transaction;
+use super::configs::{self, MemberRow};
 use super::query::{query_as, query_scalar};
 use super::{DbError, MetaDb};
 
@@ -111,14 +112,13 @@ pub struct VolumeRow {
 }
 
 /// A replica that should be there.
-#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplicaRow {
     /// Its identity.
     pub uuid: Uuid,
     /// Its volume.
     pub volume: Uuid,
     /// Its shard.
-    #[sqlx(try_from = "i64")]
     pub shard: u32,
     /// Its disk.
     pub disk: Uuid,
@@ -219,25 +219,16 @@ impl MetaDb {
         .await
     }
 
-    /// The volumes that a node leads, or is to lead.
-    pub async fn led_by(&self, node: u32) -> Result<Vec<Uuid>, DbError> {
-        let mut view = self.read().await?;
-        query_scalar(
-            "SELECT uuid FROM volumes WHERE leader = $1 AND deleted_ms IS NULL ORDER BY uuid",
-        )
-        .bind(i64::from(node))
-        .fetch_all(&mut view)
-        .await
-    }
-
     /// Everything at one moment.
     pub async fn snapshot(&self) -> Result<Snapshot, DbError> {
         let mut view = self.read().await?;
-        read_snapshot(&mut view).await
+        Ok(Snapshot { disks: disks(&mut view).await?, ..all_but_disks(&mut view).await? })
     }
 }
 
-pub(super) async fn read_snapshot(view: &mut Transaction) -> Result<Snapshot, DbError> {
+/// Everything that nodes are told about. How full disks are is for operators and placement, and takes a while to sum up.
+pub(super) async fn all_but_disks(view: &mut Transaction) -> Result<Snapshot, DbError> {
+    let (configs, members) = configs::load_all(view).await?;
     Ok(Snapshot {
         revision: revision(view).await?,
         nodes: nodes(view).await?,
@@ -246,21 +237,15 @@ pub(super) async fn read_snapshot(view: &mut Transaction) -> Result<Snapshot, Db
         )
         .fetch_all(view)
         .await?,
-        disks: disks(view).await?,
+        disks: Vec::new(),
         volumes: query_as(
             "SELECT uuid, name, size_bytes, nguid, copies, version, created_ms FROM volumes \
              WHERE deleted_ms IS NULL ORDER BY name",
         )
         .fetch_all(view)
         .await?,
-        replicas: query_as(
-            "SELECT r.uuid, r.volume, r.shard, r.disk, d.node FROM replicas r \
-             JOIN disks d ON d.uuid = r.disk WHERE r.state = 'wanted' \
-             ORDER BY r.volume, r.shard, r.uuid",
-        )
-        .fetch_all(view)
-        .await?,
-        configs: super::configs::load_all(view).await?,
+        replicas: replicas(view, members).await?,
+        configs,
         peer_portals: query_as(
             "SELECT node, transport, address, service FROM peer_portals \
              ORDER BY node, transport, address, service",
@@ -283,6 +268,23 @@ pub(super) async fn read_snapshot(view: &mut Transaction) -> Result<Snapshot, Db
     })
 }
 
+/// The rows of `replicas` that were read already, with the nodes that have their disks.
+async fn replicas(
+    view: &mut Transaction,
+    members: Vec<MemberRow>,
+) -> Result<Vec<ReplicaRow>, DbError> {
+    let holders: Vec<(Uuid, String)> =
+        query_as("SELECT uuid, node FROM disks").fetch_all(view).await?;
+    let holders: HashMap<Uuid, String> = holders.into_iter().collect();
+    let replica = |MemberRow { uuid, volume, shard, disk, .. }| {
+        let node = holders.get(&disk).cloned();
+        let node =
+            node.ok_or_else(|| DbError::Damaged(format!("replica {uuid} without a disk")))?;
+        Ok(ReplicaRow { uuid, volume, shard, disk, node })
+    };
+    members.into_iter().map(replica).collect()
+}
+
 async fn nodes(view: &mut Transaction) -> Result<Vec<NodeRow>, DbError> {
     query_as("SELECT name, id, rack, state FROM nodes WHERE state <> 'removed' ORDER BY name")
         .fetch_all(view)
@@ -293,13 +295,14 @@ async fn disks(view: &mut Transaction) -> Result<Vec<DiskRow>, DbError> {
     // PostgreSQL sums BIGINT to NUMERIC, hence the cast.
     query_as(
         "SELECT d.uuid, d.node, d.kind, d.path, d.total_bytes, d.retired, \
-         CAST(COALESCE((SELECT SUM(CASE \
+         CAST(COALESCE(p.bytes, 0) AS BIGINT) AS provisioned_bytes \
+         FROM disks d JOIN nodes n ON n.name = d.node \
+         LEFT JOIN (SELECT r.disk, SUM(CASE \
              WHEN v.size_bytes - r.shard * v.shard_blocks * 4096 < v.shard_blocks * 4096 \
              THEN v.size_bytes - r.shard * v.shard_blocks * 4096 \
-             ELSE v.shard_blocks * 4096 END) FROM replicas r \
-           JOIN volumes v ON v.uuid = r.volume \
-           WHERE r.disk = d.uuid AND r.state = 'wanted'), 0) AS BIGINT) AS provisioned_bytes \
-         FROM disks d JOIN nodes n ON n.name = d.node WHERE n.state <> 'removed' ORDER BY d.node, d.path, d.uuid",
+             ELSE v.shard_blocks * 4096 END) AS bytes FROM replicas r \
+           JOIN volumes v ON v.uuid = r.volume WHERE r.state = 'wanted' GROUP BY r.disk) p \
+         ON p.disk = d.uuid WHERE n.state <> 'removed' ORDER BY d.node, d.path, d.uuid",
     )
     .fetch_all(view)
     .await

@@ -74,7 +74,15 @@ async fn with_node(place: &Place) -> MetaDb {
 }
 
 async fn state(db: &MetaDb) -> NodeState {
-    db.node_state(NODE).await.unwrap().unwrap()
+    state_of(db, NODE).await.unwrap()
+}
+
+/// What a node is told. It is written field by field; none may be missing, be it one that a reader can do without.
+pub(super) async fn state_of(db: &MetaDb, node: &str) -> Option<NodeState> {
+    let text = db.node_state(node).await.unwrap()?;
+    let state: NodeState = serde_json::from_str(&text).unwrap();
+    assert_eq!(serde_json::to_string(&state).unwrap(), text);
+    Some(state)
 }
 
 fn code(error: DbError) -> ErrorCode {
@@ -398,7 +406,7 @@ async fn of_two_operators_who_read_the_same_version_one_gets_a_conflict(home: Ho
 }
 
 async fn racing_decisions_each_get_their_own_revision(home: Home) {
-    let db = std::sync::Arc::new(with_node(&home.place).await);
+    let db = Arc::new(with_node(&home.place).await);
     let before = *db.revision().borrow();
     let tasks: Vec<_> = (0..20)
         .map(|n| {
@@ -451,10 +459,10 @@ async fn disk_claimed_by_two_live_nodes_is_refused_and_one_that_moved_follows(ho
     let copy = report("n2", DISK);
     let error = db.register(&copy, |node, _| node == NODE).await.unwrap_err();
     assert_eq!(code(error), ErrorCode::Invalid);
-    assert!(db.node_state("n2").await.unwrap().is_none(), "nothing of it was taken in");
+    assert!(state_of(&db, "n2").await.is_none(), "nothing of it was taken in");
     db.create_volume("v", 4096, DISK).await.unwrap();
     db.register(&copy, |_, _| false).await.unwrap();
-    assert_eq!(db.node_state("n2").await.unwrap().unwrap().volumes.len(), 1);
+    assert_eq!(state_of(&db, "n2").await.unwrap().volumes.len(), 1);
     assert!(state(&db).await.volumes.is_empty());
 }
 
@@ -490,8 +498,7 @@ async fn controller_ids_of_nodes_are_disjoint_and_outlive_the_subsystem(home: Ho
     let db = with_node(&home.place).await;
     db.create_subsystem(NQNS[0]).await.unwrap();
     db.register(&report("n2", Uuid::from_u128(2)), |_, _| false).await.unwrap();
-    let range =
-        async |node: &str| db.node_state(node).await.unwrap().unwrap().subsystems[0].controller_ids;
+    let range = async |node: &str| state_of(&db, node).await.unwrap().subsystems[0].controller_ids;
     let (one, two) = (range(NODE).await, range("n2").await);
     assert!(one.1 < two.0, "{one:?} {two:?}");
     db.delete_subsystem(NQNS[0], None).await.unwrap();

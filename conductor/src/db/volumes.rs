@@ -109,34 +109,24 @@ impl MetaDb {
         new: &NewVolume,
         view: &ClusterView,
     ) -> Result<Decided<Uuid>, DbError> {
-        let name = &new.name;
-        check_name(name)?;
-        let size_bytes = check_size(new.size_bytes)?;
-        let mut decision = self.begin().await?;
-        refuse_taken(decision.connection(), name).await?;
-        // One identity for UUID and NGUID: a person who sees either on a host finds the volume.
-        let uuid = Uuid::new_v4();
-        let placed = give_places(decision.connection(), &new.disks).await?;
-        // Whoever was given a replica is there, whatever was heard of it since.
         let mut view = view.clone();
-        placed.nodes().for_each(|node| view.set_alive(node, true));
-        let pure = afs_decisions::NewVolume {
-            volume: uuid,
-            blocks: size_bytes / BLOCK_BYTES,
-            shard_blocks: new.shard_blocks,
-            min_in_sync: new.min_in_sync,
-            shards: placed.shards,
-        };
-        let config = create(&pure, &view).map_err(denied(name))?;
-        let copies = new.disks.first().map_or(0, Vec::len);
-        insert_volume(&mut decision, name, &config, copies).await?;
-        for (shard, member) in config.members() {
-            let disk = placed.disks[&member.replica];
-            configs::insert_member(&mut decision, uuid, shard, member, disk).await?;
+        let mut decision = self.begin().await?;
+        let config = create_in(&mut decision, new, &mut view).await?;
+        decision.commit(config.volume).await
+    }
+
+    /// Makes many volumes in one decision: all of them, or none.
+    pub async fn create_all(
+        &self,
+        new: &[NewVolume],
+        view: &mut ClusterView,
+    ) -> Result<Decided<()>, DbError> {
+        let mut decision = self.begin().await?;
+        for new in new {
+            let config = create_in(&mut decision, new, view).await?;
+            view.count_leader(None, Some(&config));
         }
-        let message = format!("volume {name} ({}) made{}", human(size_bytes), where_to(new));
-        decision.changed("volume_created", name, message);
-        decision.commit(uuid).await
+        decision.commit(()).await
     }
 
     /// Makes a volume larger. The same size is fine and changes nothing.
@@ -204,6 +194,39 @@ impl MetaDb {
         decision.changed("volume_deleted", &volume.name, message);
         decision.commit(volume.uuid).await
     }
+}
+
+async fn create_in(
+    decision: &mut Decision,
+    new: &NewVolume,
+    view: &mut ClusterView,
+) -> Result<VolumeConfig, DbError> {
+    let name = &new.name;
+    check_name(name)?;
+    let size_bytes = check_size(new.size_bytes)?;
+    refuse_taken(decision.connection(), name).await?;
+    // One identity for UUID and NGUID: a person who sees either on a host finds the volume.
+    let uuid = Uuid::new_v4();
+    let placed = give_places(decision.connection(), &new.disks).await?;
+    // Whoever was given a replica is there, whatever was heard of it since.
+    placed.nodes().for_each(|node| view.set_alive(node, true));
+    let pure = afs_decisions::NewVolume {
+        volume: uuid,
+        blocks: size_bytes / BLOCK_BYTES,
+        shard_blocks: new.shard_blocks,
+        min_in_sync: new.min_in_sync,
+        shards: placed.shards,
+    };
+    let config = create(&pure, view).map_err(denied(name))?;
+    let copies = new.disks.first().map_or(0, Vec::len);
+    insert_volume(decision, name, &config, copies).await?;
+    for (shard, member) in config.members() {
+        let disk = placed.disks[&member.replica];
+        configs::insert_member(decision, uuid, shard, member, disk).await?;
+    }
+    let message = format!("volume {name} ({}) made{}", human(size_bytes), where_to(new));
+    decision.changed("volume_created", name, message);
+    Ok(config)
 }
 
 fn check_name(name: &str) -> Result<(), Refusal> {

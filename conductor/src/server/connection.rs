@@ -13,8 +13,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// Enough for 1024 nodes, each with a waiting call and a report, and operators.
-const CONNECTIONS_MAX: usize = 4096;
+/// Enough for 1024 nodes, each with a waiting call, a report and eight questions of leaders, and operators. With fewer, reports
+/// would wait behind questions, and nodes that are well would be taken for down.
+const CONNECTIONS_MAX: usize = 12 * 1024;
 
 /// Longer than any call may wait for news, so only a dead or idle client is this silent.
 const SILENCE_MAX: Duration = Duration::from_secs(120);

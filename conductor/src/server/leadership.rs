@@ -19,23 +19,28 @@ use super::view::View;
 use crate::db::DbError;
 use crate::refusal::Refusal;
 
+/// Volumes that get another leader in one decision: what else is to be decided waits no longer.
+const ELECTED_TOGETHER: usize = 1000;
 /// Replicas of a node that are on the move at a time.
 const MOVES_MAX: usize = 4;
 
 /// Elects new leaders where they are needed. Cheap when nothing is wrong: only volumes of nodes
-/// that are down, or of which somebody says that a peer is out of reach, are looked at.
+/// that are down, or with a replica that somebody says is out of their leader's reach, are looked
+/// at; and decided is only where a look says that it has to be.
 pub(super) async fn elect(shared: &Shared) -> Result<(), DbError> {
     let beliefs = shared.beliefs().await?;
-    let suspects = beliefs.in_doubt();
-    if suspects.is_empty() {
+    let dead: Vec<NodeId> = beliefs.dead().collect();
+    let links = beliefs.broken_links();
+    if dead.is_empty() && links.is_empty() {
+        return Ok(());
+    }
+    let volumes = shared.db.need_leader(&dead, &links, &beliefs).await?;
+    if volumes.is_empty() {
         return Ok(());
     }
     let mut beliefs = shared.beliefs_with_loads().await?;
-    for node in suspects {
-        let volumes = shared.db.led_by(node.0).await?;
-        if !volumes.is_empty() {
-            shared.db.elect(&volumes, &mut beliefs).await?;
-        }
+    for some in volumes.chunks(ELECTED_TOGETHER) {
+        shared.db.elect(some, &mut beliefs).await?;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::api::{NodeLiveness, NodeReport};
+use crate::api::{DiskReport, NodeLiveness, NodeReport};
 
 /// A leader that goes on missing a node says so again within a second. An older accusation would stand against a node that has
 /// come back: a volume that is moved there would be taken from it again.
@@ -30,9 +30,47 @@ pub(super) struct Live {
 
 struct Entry {
     last: Option<Seen>,
+    /// When its first report arrived, until that is taken in.
+    heard: Option<Instant>,
+    /// MetaDB has taken in what it rests on of a report like the last one.
+    registered: bool,
     /// When its registration disappeared. A report that came later counts all the same.
     gone: Option<Instant>,
     noted: NodeLiveness,
+}
+
+impl Default for Entry {
+    fn default() -> Self {
+        Self {
+            last: None,
+            heard: None,
+            registered: false,
+            gone: None,
+            noted: NodeLiveness::Unknown,
+        }
+    }
+}
+
+/// The first report of a node in a term may take so many times as long as others.
+const FIRST_REPORT: u32 = 3;
+
+/// Whether two reports of a node are the same to MetaDB.
+fn registers_the_same(one: &NodeReport, other: &NodeReport) -> bool {
+    let disk = |disk: &DiskReport| (disk.uuid, disk.kind, disk.total_bytes);
+    let disks = |report: &NodeReport| -> Vec<_> {
+        report.disks.iter().map(|it| (disk(it), it.path.clone())).collect()
+    };
+    let promises = |report: &NodeReport| -> Vec<_> {
+        let promised = report.volumes.iter().filter(|it| it.promised > 0);
+        promised.map(|it| (it.volume, it.replica, it.promised)).collect()
+    };
+    one.deleted.is_empty()
+        && other.deleted.is_empty()
+        && one.portals == other.portals
+        && one.peer_portals == other.peer_portals
+        && one.rack == other.rack
+        && disks(one) == disks(other)
+        && promises(one) == promises(other)
 }
 
 #[derive(Clone)]
@@ -58,7 +96,7 @@ impl LiveNode {
 
 impl Live {
     pub(super) fn new(timeout: Duration, nodes: impl IntoIterator<Item = String>) -> Self {
-        let entry = |name| (name, Entry { last: None, gone: None, noted: NodeLiveness::Unknown });
+        let entry = |name| (name, Entry::default());
         Self {
             timeout,
             started: Instant::now(),
@@ -99,21 +137,34 @@ impl Live {
         self.nodes.lock().remove(node);
     }
 
-    /// Keeps a report and returns the one before.
-    pub(super) fn update(&self, report: NodeReport) -> Option<Arc<NodeReport>> {
+    /// Whether MetaDB has taken in a report of this node that says the same in all that MetaDB rests on.
+    pub(super) fn has_registered(&self, report: &NodeReport) -> bool {
+        let nodes = self.nodes.lock();
+        let Some(entry) = nodes.get(&report.node) else { return false };
+        let last = entry.last.as_ref().filter(|_| entry.registered);
+        last.is_some_and(|last| registers_the_same(&last.report, report))
+    }
+
+    /// Keeps a report, which MetaDB has just taken in or not; returns the one before and this one.
+    pub(super) fn update(
+        &self,
+        report: NodeReport,
+        registered: bool,
+    ) -> (Option<Arc<NodeReport>>, Arc<NodeReport>) {
         let seen = Seen { at: Instant::now(), report: Arc::new(report) };
         let name = seen.report.node.clone();
         let before = {
             let mut nodes = self.nodes.lock();
-            let unknown = Entry { last: None, gone: None, noted: NodeLiveness::Unknown };
-            nodes.entry(name).or_insert(unknown).last.replace(seen.clone())
+            let entry = nodes.entry(name).or_default();
+            entry.registered |= registered;
+            entry.last.replace(seen.clone())
         };
         let known = before.as_ref().map_or(&[][..], |seen| &seen.report.unreachable);
         if seen.report.unreachable.iter().any(|peer| !known.contains(peer)) {
             self.doubts.send_modify(|count| *count += 1);
         }
         self.reports.send_modify(|count| *count += 1);
-        before.map(|seen| seen.report)
+        (before.map(|seen| seen.report), seen.report)
     }
 
     /// Takes a node for down at once, until its next report: its session with ZooKeeper has ended.
@@ -125,11 +176,13 @@ impl Live {
         self.reports.send_modify(|count| *count += 1);
     }
 
-    /// A known node reported, but MetaDB could not take it in.
+    /// A known node reports. That counts before MetaDB takes it in, which it may not be able to, or not soon.
     pub(super) fn heard_from(&self, node: &str) {
-        let mut nodes = self.nodes.lock();
-        if let Some(seen) = nodes.get_mut(node).and_then(|entry| entry.last.as_mut()) {
-            seen.at = Instant::now();
+        if let Some(entry) = self.nodes.lock().get_mut(node) {
+            match &mut entry.last {
+                Some(seen) => seen.at = Instant::now(),
+                None => entry.heard = Some(Instant::now()),
+            }
         }
     }
 
@@ -209,7 +262,12 @@ impl Live {
         match &entry.last {
             Some(seen) if entry.gone.is_some_and(|gone| gone >= seen.at) => NodeLiveness::Down,
             Some(seen) if seen.at.elapsed() < self.timeout => NodeLiveness::Up,
-            None if self.started.elapsed() < self.timeout => NodeLiveness::Unknown,
+            // All nodes of a large cluster that come up together are not heard at once, and none of them is helped by elections
+            // among the first ones. One that is really dead is told of by its peers.
+            None if self.started.elapsed() < self.timeout * FIRST_REPORT => NodeLiveness::Unknown,
+            None if entry.heard.is_some_and(|at| at.elapsed() < self.timeout) => {
+                NodeLiveness::Unknown
+            }
             _ => NodeLiveness::Down,
         }
     }

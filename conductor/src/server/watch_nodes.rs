@@ -16,6 +16,27 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// Runs until the end of the term.
 pub(super) async fn watch(shared: Arc<Shared>) {
+    tokio::join!(notice_older_copies(&shared), watch_nodes(&shared));
+}
+
+/// Nodes that have nothing new to say make no decisions, in which it would show that MetaDB was replaced. This waits behind all
+/// that is to be decided, as nothing else here must.
+async fn notice_older_copies(shared: &Shared) {
+    let look = async {
+        loop {
+            tokio::time::sleep(EVERY).await;
+            if let Err(error) = shared.db.look().await {
+                tracing::debug!(%error, "MetaDB cannot be looked at now");
+            }
+        }
+    };
+    tokio::select! {
+        () = shared.stopped() => {}
+        () = look => {}
+    }
+}
+
+async fn watch_nodes(shared: &Shared) {
     let stopped = shared.stopped();
     tokio::pin!(stopped);
     let mut ticks = tokio::time::interval(EVERY);
@@ -28,20 +49,20 @@ pub(super) async fn watch(shared: Arc<Shared>) {
         tokio::select! {
             () = &mut stopped => return,
             _ = ticks.tick() => {
-                metadb = look_at_metadb(&shared, metadb).await;
+                metadb = look_at_metadb(shared, metadb).await;
                 if metadb.is_ok() {
-                    note_transitions(&shared).await;
-                    look_after_volumes(&shared).await;
+                    note_transitions(shared).await;
+                    look_after_volumes(shared).await;
                 }
                 shared.front.metrics.upkeep();
             }
             // Evidence starts an election at once; safety does not rest on it (DESIGN 7).
-            Ok(()) = doubts.changed() => look_after_volumes(&shared).await,
+            Ok(()) = doubts.changed() => look_after_volumes(shared).await,
             Ok(()) = nodes.changed() => {
                 let now = nodes.borrow_and_update().clone();
-                note_registrations(&shared, &now, &mut registered);
-                note_transitions(&shared).await;
-                look_after_volumes(&shared).await;
+                note_registrations(shared, &now, &mut registered);
+                note_transitions(shared).await;
+                look_after_volumes(shared).await;
             }
         }
     }
@@ -83,19 +104,27 @@ async fn look_at_metadb(shared: &Shared, before: Result<(), DbError>) -> Result<
 }
 
 async fn note_transitions(shared: &Shared) {
-    for (node, liveness) in shared.live.transitions() {
-        let (severity, kind, message) = match liveness {
-            NodeLiveness::Up => (Severity::Info, "node_up", format!("node {node} is up")),
-            NodeLiveness::Down => {
-                (Severity::Warning, "node_down", format!("node {node} does not report"))
-            }
-            NodeLiveness::Unknown => continue,
-        };
-        if let Err(error) = shared.db.note(severity, kind, &node, message).await {
-            tracing::warn!(%error, node, kind, "an event could not be written");
-            if matches!(error, DbError::Fenced) {
-                shared.fenced();
-            }
+    let changed = shared.live.transitions();
+    let note = |(node, liveness): &'_ (String, NodeLiveness)| match liveness {
+        NodeLiveness::Up => Some((Severity::Info, "node_up", format!("node {node} is up"))),
+        NodeLiveness::Down => {
+            Some((Severity::Warning, "node_down", format!("node {node} does not report")))
+        }
+        NodeLiveness::Unknown => None,
+    };
+    let notes: Vec<_> = changed
+        .iter()
+        .filter_map(|change| {
+            note(change).map(|(severity, kind, text)| (severity, kind, change.0.as_str(), text))
+        })
+        .collect();
+    if notes.is_empty() {
+        return;
+    }
+    if let Err(error) = shared.db.note_all(notes).await {
+        tracing::warn!(%error, ?changed, "events could not be written");
+        if matches!(error, DbError::Fenced) {
+            shared.fenced();
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 
 use crate::api::{ErrorBody, NodeReport, NodeState, ReportAnswer, StateQuery};
@@ -54,7 +55,7 @@ pub(super) async fn state(
         }
     }
     match shared.db.node_state(&name).await? {
-        Some(state) => Ok(Json(state).into_response()),
+        Some(state) => Ok(([(CONTENT_TYPE, "application/json")], state).into_response()),
         None => Err(Refusal::not_found(Kind::Node, &name, []).into()),
     }
 }
