@@ -14,8 +14,9 @@ use crate::cluster::control::{ControlReceiver, Question, Reply};
 
 /// How long one answer may take. A leader that waits longer than its leases last serves nothing meanwhile.
 const ANSWER: Duration = Duration::from_secs(2);
-/// Questions under way at a time.
-const AT_A_TIME: usize = 64;
+/// Questions under way at a time, each on its own connection. The conductor answers them one after the other, or claims in groups,
+/// of all nodes; it has connections for so many from 1024 nodes.
+const AT_A_TIME: usize = 8;
 
 /// The conductor's calls for leaders.
 #[derive(Clone)]
