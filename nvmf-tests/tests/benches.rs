@@ -38,5 +38,6 @@ tiny! {
     failover_runs: "failover";
     freezes_run: "freezes";
     resync_runs: "resync";
+    conductor_runs: "conductor";
     idle_runs: "idle";
 }

@@ -3,6 +3,7 @@
 //! A benchmark is an entry of [`BENCHES`]: a name, what it compares, the programs it needs, and a function that
 //! returns a table. Each has a tiny mode, which tests run so that benchmarks do not rot.
 
+mod conductor;
 mod example;
 mod failover;
 mod figures;
@@ -106,6 +107,13 @@ pub const BENCHES: &[Bench] = &[
         programs: &["afs", "conductor"],
         kernels: &[Kernel::V6_12],
         run: resync::run,
+    },
+    Bench {
+        name: "conductor",
+        about: "a conductor with 1024 simulated nodes and 100,000 volumes: a node dies, time to all new leaders; memory, idling, answers",
+        programs: &["conductor"],
+        kernels: &[],
+        run: conductor::run,
     },
     Bench {
         name: "idle",

@@ -1,0 +1,122 @@
+//! All nodes at once, and what happens when one dies.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use afs_decisions::NodeId;
+use uuid::Uuid;
+
+use super::node::SimNode;
+
+const LOOK: Duration = Duration::from_millis(100);
+const COLD_MAX: Duration = Duration::from_secs(1800);
+const DEATH_MAX: Duration = Duration::from_secs(60);
+
+/// See `main`.
+pub async fn run(api: &str, count: u32, spread: Duration) {
+    let http =
+        reqwest::Client::builder().no_proxy().pool_max_idle_per_host(12 * 1024).build().unwrap();
+    let nodes: Vec<Arc<SimNode>> =
+        (1..=count).map(|number| SimNode::new(number, api, http.clone())).collect();
+    let begin = Instant::now();
+    for node in &nodes {
+        tokio::spawn(node.clone().run(spread * (node.number - 1) / count));
+    }
+    let claims = wait_for_claims(&nodes, begin).await;
+    println!("ready {:.2} {claims} {}", begin.elapsed().as_secs_f64(), lost(&nodes));
+    let mut victim = count as usize / 3;
+    while next_word().await {
+        println!("{}", kill(&nodes, victim).await);
+        // Far enough away to share no volume with the one before.
+        victim = (victim + count as usize / 2 + 1) % count as usize;
+    }
+}
+
+/// Volumes that were taken from nodes that are there.
+fn lost(nodes: &[Arc<SimNode>]) -> usize {
+    nodes.iter().map(|node| node.lost()).sum()
+}
+
+/// Waits for the next line of the input, or its end.
+async fn next_word() -> bool {
+    let read = || std::io::stdin().read_line(&mut String::new()).is_ok_and(|bytes| bytes > 0);
+    tokio::task::spawn_blocking(read).await.unwrap()
+}
+
+/// Waits until every volume has a leader that has claimed it; how many there are.
+async fn wait_for_claims(nodes: &[Arc<SimNode>], begin: Instant) -> usize {
+    loop {
+        let (mut claimed, mut all) = (0, true);
+        for node in nodes {
+            let leads = node.leads().await;
+            all &= !leads.is_empty();
+            all &= leads.values().all(|lead| lead.claimed.is_some());
+            claimed += leads.values().filter(|lead| lead.claimed.is_some()).count();
+        }
+        if all {
+            return claimed;
+        }
+        assert!(begin.elapsed() < COLD_MAX, "{claimed} volumes were claimed, and no more");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn kill(nodes: &[Arc<SimNode>], victim: usize) -> String {
+    let dead = nodes[victim].clone();
+    let led: BTreeSet<Uuid> = dead.leads().await.into_keys().collect();
+    let held = dead.held().await;
+    let peer = NodeId(dead.number);
+    // Who has anything to do with it notices: replicas of what it led, leaders of what it held.
+    let mut witnesses = Vec::new();
+    for node in nodes.iter().filter(|node| node.number != dead.number) {
+        let holds = node.holds(&led).await;
+        let leads = || async {
+            let configs = node.configs().await;
+            configs.iter().any(|config| config.members().any(|(_, member)| member.node == peer))
+        };
+        if holds || leads().await {
+            witnesses.push(node.clone());
+        }
+    }
+    dead.die();
+    let died = Instant::now();
+    let told: Vec<_> =
+        witnesses.into_iter().map(|witness| tokio::spawn(witness.lose(peer))).collect();
+    let (decided, claimed) = wait_for_leaders(nodes, victim, &led, died).await;
+    let mut dropped = Duration::ZERO;
+    for told in told {
+        dropped = dropped.max(told.await.unwrap().unwrap_or_default());
+    }
+    let [decided, claimed, dropped] =
+        [decided, claimed, dropped].map(|time| time.as_secs_f64() * 1000.0);
+    format!("{} {held} {decided:.0} {claimed:.0} {dropped:.0} {}", led.len(), lost(nodes))
+}
+
+/// When the last new leader learned that it is one, and when the last had claimed.
+async fn wait_for_leaders(
+    nodes: &[Arc<SimNode>],
+    victim: usize,
+    led: &BTreeSet<Uuid>,
+    died: Instant,
+) -> (Duration, Duration) {
+    loop {
+        let (mut decided, mut claimed, mut count) = (died, died, 0);
+        for (index, node) in nodes.iter().enumerate() {
+            if index == victim {
+                continue;
+            }
+            for lead in node.leads_among(led).await {
+                let Some(at) = lead.claimed else { continue };
+                count += 1;
+                decided = decided.max(lead.told);
+                claimed = claimed.max(at);
+            }
+        }
+        if count == led.len() {
+            return (decided - died, claimed - died);
+        }
+        assert!(died.elapsed() < DEATH_MAX, "{count} of {} have a new leader", led.len());
+        tokio::time::sleep(LOOK).await;
+    }
+}
