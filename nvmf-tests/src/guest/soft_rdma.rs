@@ -63,9 +63,20 @@ pub fn remove(shell: &Shell, device: u32) -> Result<()> {
     // The kernel waits until every process has let go of it.
     shell
         .ok_within(Duration::from_secs(60), &format!("rdma link delete rxe{device}"))
-        .with_context(|| format!("remove rxe{device}: somebody keeps it open"))
+        .with_context(|| {
+            let holders = shell.ok(HOLDERS).unwrap_or_else(|error| error.to_string());
+            format!("remove rxe{device}: somebody keeps it open: {holders}")
+        })
         .map(drop)
 }
+
+/// Who has which devices open, and what the kernel counts of them.
+const HOLDERS: &str = "for p in /proc/[0-9]*; do
+  found=$(ls -l $p/fd 2>/dev/null | grep -o 'uverbs[0-9]*\\|rdma_cm' | sort | uniq -c | tr '\\n' ' ')
+  [ -z \"$found\" ] || echo $(tr '\\0' ' ' < $p/cmdline): $found
+done
+for kind in ctx pd cq qp mr cm_id; do rdma resource show $kind; done
+cat /proc/$(pidof rdma)/stack 2>/dev/null || true";
 
 /// Takes every device away.
 pub fn remove_all(shell: &Shell) -> Result<()> {
