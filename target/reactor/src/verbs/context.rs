@@ -20,6 +20,8 @@ use super::removed::Descriptors;
 #[derive(Default)]
 pub(super) struct Contexts {
     known: Mutex<HashMap<usize, Weak<SharedContext>>>,
+    /// Removed devices that could not be closed yet, though nothing is left on them.
+    leftovers: Mutex<Vec<Descriptors>>,
 }
 
 impl Contexts {
@@ -40,18 +42,37 @@ impl Contexts {
         // SAFETY: the context is live.
         let (async_fd, cmd_fd, device) = unsafe { ((*raw).async_fd, (*raw).cmd_fd, (*raw).device) };
         set_nonblocking(async_fd)?;
+        let descriptors = Descriptors::of(cmd_fd, async_fd);
+        // It was not removed after all.
+        verbs.contexts().leftovers.lock().retain(|leftover| *leftover != descriptors);
         // SAFETY: a live context points to its device.
         let is_iwarp = unsafe { (*device).transport_type } == sys::IBV_TRANSPORT_IWARP;
         let context = Arc::new(SharedContext {
             verbs: verbs.clone(),
             raw: ContextPointer(raw),
             is_iwarp,
-            descriptors: Descriptors::of(cmd_fd, async_fd),
+            descriptors,
             removed: AtomicBool::new(false),
             fates: Mutex::new(HashMap::new()),
         });
         known.insert(raw as usize, Arc::downgrade(&context));
         Ok(context)
+    }
+
+    /// Closes removed devices that could not be closed when the last user let go of them.
+    pub(super) fn close_leftovers(verbs: &Verbs) {
+        let leftovers = std::mem::take(&mut *verbs.contexts().leftovers.lock());
+        for leftover in leftovers {
+            leave(verbs, leftover);
+        }
+    }
+}
+
+/// Closes a removed device that nobody uses, or notes it for later.
+fn leave(verbs: &Verbs, descriptors: Descriptors) {
+    if !descriptors.close_removed(verbs) {
+        tracing::debug!("a removed RDMA device is still listed; closing it later");
+        verbs.contexts().leftovers.lock().push(descriptors);
     }
 }
 
@@ -180,7 +201,7 @@ impl SharedContext {
 impl Drop for SharedContext {
     fn drop(&mut self) {
         if *self.removed.get_mut() {
-            self.descriptors.close_removed(&self.verbs);
+            leave(&self.verbs, self.descriptors);
         }
     }
 }

@@ -6,6 +6,8 @@
 //! - But when none is left at all, it gives up before it looks which are gone. Then the descriptors
 //!   of the removed device are pointed at `/dev/null`, which lets the kernel go on. librdmacm's
 //!   own objects stay as they are; it closes the same descriptors when another device comes.
+//! - And a device is listed for a while after its removal was announced: until all processes that
+//!   have connections through it have lost them. Then it is tried again later, until it is closed.
 //!
 //! Called when no id, queue or registration on the device is left in this process.
 
@@ -16,6 +18,7 @@ use rustix::fs::{Mode, OFlags};
 use super::library::Verbs;
 
 /// The descriptors of an opened device, and which file the first of them is.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Descriptors {
     command: RawFd,
     events: RawFd,
@@ -31,8 +34,9 @@ impl Descriptors {
         Descriptors { command, events, file: identify(command) }
     }
 
-    /// Has librdmacm close the device, or closes it in its place.
-    pub(super) fn close_removed(&self, verbs: &Verbs) {
+    /// Has librdmacm close the device, or closes it in its place. False if it is still listed, and open.
+    #[must_use]
+    pub(super) fn close_removed(&self, verbs: &Verbs) -> bool {
         // SAFETY: no arguments that matter, and the list is given back at once.
         let is_listed = unsafe {
             let list = verbs.cm().rdma_get_devices(std::ptr::null_mut());
@@ -42,10 +46,12 @@ impl Descriptors {
             !list.is_null()
         };
         // Still the same file: then librdmacm has not closed it.
-        if !is_listed && self.file.is_some() && identify(self.command) == self.file {
+        let is_open = self.file.is_some() && identify(self.command) == self.file;
+        if is_open && !is_listed {
             tracing::info!("the last RDMA device is gone; closing what the library keeps open");
             self.replace();
         }
+        !is_open || !is_listed
     }
 
     fn replace(&self) {

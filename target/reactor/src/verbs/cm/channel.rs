@@ -16,7 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::id::{IdInner, milliseconds};
 use super::{CmEvent, CmEventKind, CmId, CmKey, ConnectRequest, PrivateData};
 use crate::verbs::address;
-use crate::verbs::context::{Watched, set_nonblocking, watch};
+use crate::verbs::context::{Contexts, Watched, set_nonblocking, watch};
 use crate::verbs::error::{check_errno, context};
 use crate::verbs::library::Verbs;
 
@@ -171,6 +171,8 @@ impl CmChannel {
     }
 
     fn create(&self) -> io::Result<CmId> {
+        // Who lost a device asks for it again and again, so this comes about as often as is needed.
+        Contexts::close_leftovers(&self.inner.verbs);
         let mut raw = std::ptr::null_mut();
         // SAFETY: the channel is live; a success writes a fresh id.
         check_errno(unsafe {
