@@ -51,6 +51,14 @@ impl Default for Entry {
     }
 }
 
+/// How a node was before its report arrived.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Heard {
+    before: Option<Instant>,
+    /// While it was not, another node may have been given its disks.
+    pub(super) was_up: bool,
+}
+
 /// The first report of a node in a term may take so many times as long as others.
 const FIRST_REPORT: u32 = 3;
 
@@ -177,11 +185,26 @@ impl Live {
     }
 
     /// A known node reports. That counts before MetaDB takes it in, which it may not be able to, or not soon.
-    pub(super) fn heard_from(&self, node: &str) {
+    pub(super) fn heard_from(&self, node: &str) -> Heard {
+        let mut nodes = self.nodes.lock();
+        let Some(entry) = nodes.get_mut(node) else { return Heard::default() };
+        let was_up = self.liveness(entry) == NodeLiveness::Up;
+        let now = Instant::now();
+        let before = match &mut entry.last {
+            Some(seen) => Some(std::mem::replace(&mut seen.at, now)),
+            None => entry.heard.replace(now),
+        };
+        Heard { before, was_up }
+    }
+
+    /// The report was refused, so it does not count: two nodes that report each other's disks would keep each other's reports refused
+    /// for ever, as a disk is believed to have moved only from a node that is down.
+    pub(super) fn unheard(&self, node: &str, heard: Heard) {
         if let Some(entry) = self.nodes.lock().get_mut(node) {
-            match &mut entry.last {
-                Some(seen) => seen.at = Instant::now(),
-                None => entry.heard = Some(Instant::now()),
+            match (&mut entry.last, heard.before) {
+                (Some(seen), Some(before)) => seen.at = before,
+                (Some(_), None) => {}
+                (None, before) => entry.heard = before,
             }
         }
     }

@@ -30,13 +30,18 @@ pub(super) async fn take_in(
     mut report: NodeReport,
 ) -> Result<ReportAnswer, DbError> {
     check(name, &mut report)?;
-    shared.live.heard_from(name);
+    let heard = shared.live.heard_from(name);
     let known = shared.db.known_revision()?;
-    // A thousand nodes report several times a second. What MetaDB rests on hardly ever changes.
-    let registers = !shared.live.has_registered(&report) || report.applied_revision > known;
+    // A thousand nodes report several times a second. What MetaDB rests on hardly ever changes while a node is there.
+    let is_news = !heard.was_up || report.applied_revision > known;
+    let registers = is_news || !shared.live.has_registered(&report);
     let revision = if registers {
         let has = |node: &str, disk| shared.live.may_have(node, disk);
-        shared.db.register(&report, has).await?.revision
+        let registered = shared.db.register(&report, has).await;
+        if matches!(registered, Err(DbError::Refused(_))) {
+            shared.live.unheard(name, heard);
+        }
+        registered?.revision
     } else {
         known
     };
