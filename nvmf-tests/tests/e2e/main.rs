@@ -45,6 +45,9 @@ nvmf_tests::on_every_kernel! {
         digests {
             digests_change_nothing_but_the_checking,
         }
+        cluster {
+            no_failure_takes_a_replicated_volume_from_its_host,
+        }
     }
     over rdma alone {
         multipath {
@@ -66,7 +69,6 @@ nvmf_tests::on_every_kernel! {
             full_pool_stops_new_blocks_only,
         }
         cluster {
-            no_failure_takes_a_replicated_volume_from_its_host,
             restart_of_all_nodes_in_turn_is_hardly_noticed,
         }
     }
