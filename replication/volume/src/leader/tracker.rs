@@ -14,6 +14,19 @@ struct Window {
     open: VecDeque<bool>,
 }
 
+impl Window {
+    /// The last number that was given.
+    fn last(&self) -> Sequence {
+        self.first + self.open.len() as u64 - 1
+    }
+
+    /// Gives the next one.
+    fn begin(&mut self) -> Sequence {
+        self.open.push_back(true);
+        self.last()
+    }
+}
+
 /// Bounded by the window that it was made with.
 pub(crate) struct Tracker {
     window: Mutex<Window>,
@@ -34,10 +47,7 @@ impl Tracker {
     /// The next number, unless the window is full.
     pub(crate) fn begin(&self) -> Option<Sequence> {
         let mut window = self.window.lock();
-        (window.open.len() < self.most).then(|| {
-            window.open.push_back(true);
-            window.first + window.open.len() as u64 - 1
-        })
+        (window.open.len() < self.most).then(|| window.begin())
     }
 
     /// Waits until the window is not full.
@@ -55,9 +65,7 @@ impl Tracker {
 
     /// The next number also when the window is full: for copies that make room in it.
     pub(crate) fn begin_copy(&self) -> Sequence {
-        let mut window = self.window.lock();
-        window.open.push_back(true);
-        window.first + window.open.len() as u64 - 1
+        self.window.lock().begin()
     }
 
     pub(crate) fn end(&self, sequence: Sequence) {
@@ -81,7 +89,7 @@ impl Tracker {
     /// The last number that was given, and the watermark: everything up to it has ended.
     pub(crate) fn state(&self) -> (Sequence, Sequence) {
         let window = self.window.lock();
-        let last = window.first + window.open.len() as u64 - 1;
+        let last = window.last();
         if planted(Mutant::WatermarkAhead) {
             return (last, last);
         }
