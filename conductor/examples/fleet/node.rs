@@ -19,14 +19,15 @@ use uuid::Uuid;
 const AT_A_TIME: usize = 8;
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What these nodes use of a [`NodeState`](conductor::api::NodeState). On one machine a thousand of them cannot also digest the
+/// What these nodes use of [`StateNews`](conductor::api::StateNews). On one machine a thousand of them cannot also digest the
 /// rest of it; that is skipped.
 #[derive(Deserialize)]
 struct Told {
     revision: u64,
     id: NodeId,
-    volumes: Vec<Held>,
-    leads: Vec<VolumeConfig>,
+    source: Uuid,
+    volumes: Option<Vec<Held>>,
+    leads: Option<Vec<VolumeConfig>>,
 }
 
 #[derive(Deserialize)]
@@ -102,9 +103,11 @@ impl SimNode {
     }
 
     async fn follow(self: &Arc<Self>) {
-        let mut known: Option<u64> = None;
+        let mut known: Option<(u64, Uuid)> = None;
         while self.is_alive() {
-            let query = known.map_or_else(String::new, |known| format!("?after={known}&wait=30"));
+            let query = known.map_or_else(String::new, |(after, source)| {
+                format!("?after={after}&source={source}&wait=30")
+            });
             let answer = self.http.get(self.url(&format!("state{query}"))).send().await;
             match answer {
                 Ok(answer) if answer.status() == StatusCode::OK => {
@@ -113,7 +116,7 @@ impl SimNode {
                     if self.is_alive() {
                         self.converge(&state).await;
                     }
-                    known = Some(state.revision);
+                    known = Some((state.revision, state.source));
                 }
                 Ok(answer) if answer.status() == StatusCode::NO_CONTENT => {}
                 _ => tokio::time::sleep(PAUSE).await,
@@ -133,13 +136,23 @@ impl SimNode {
             error: None,
             promised: 0,
         };
-        inner.volumes = state.volumes.iter().map(|it| report(it.replica, it.volume)).collect();
-        let wanted: BTreeSet<Uuid> = state.leads.iter().map(|config| config.volume).collect();
+        if let Some(volumes) = &state.volumes {
+            inner.volumes = volumes.iter().map(|it| report(it.replica, it.volume)).collect();
+        }
+        if let Some(leads) = &state.leads {
+            self.lead(&mut inner, leads, NodeId(state.id.0), now);
+        }
+        drop(inner);
+        self.report_now.notify_one();
+    }
+
+    fn lead(self: &Arc<Self>, inner: &mut Inner, leads: &[VolumeConfig], id: NodeId, now: Instant) {
+        let wanted: BTreeSet<Uuid> = leads.iter().map(|config| config.volume).collect();
         let before = inner.leads.len();
         inner.leads.retain(|volume, _| wanted.contains(volume));
         self.lost.fetch_add(before - inner.leads.len(), Ordering::Relaxed);
         inner.configs.retain(|volume, _| wanted.contains(volume));
-        for config in &state.leads {
+        for config in leads {
             let (volume, epoch) = (config.volume, config.epoch);
             if inner.configs.get(&volume).is_none_or(|known| known.epoch < epoch) {
                 inner.configs.insert(volume, config.clone());
@@ -148,10 +161,8 @@ impl SimNode {
                 continue;
             }
             inner.leads.insert(volume, Lead { told: now, claimed: None });
-            tokio::spawn(self.clone().claim(volume, NodeId(state.id.0)));
+            tokio::spawn(self.clone().claim(volume, id));
         }
-        drop(inner);
-        self.report_now.notify_one();
     }
 
     async fn claim(self: Arc<Self>, volume: Uuid, node: NodeId) {

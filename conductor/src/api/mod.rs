@@ -7,7 +7,7 @@
 //! | who | call | meaning |
 //! |---|---|---|
 //! | node | `PUT /api/v1/nodes/{name}/report` with [`NodeReport`] → [`ReportAnswer`] | "this is what I have and did"; the first one creates the node |
-//! | node | `GET /api/v1/nodes/{name}/state?after=REV&wait=SECONDS` → [`NodeState`] | what the node should do; 204 when nothing changed within `wait` |
+//! | node | `GET /api/v1/nodes/{name}/state?after=REV&source=UUID&wait=SECONDS` → [`StateNews`] | what the node should do; 204 when nothing changed within `wait` |
 //! | leader | four calls under `/api/v1/internal/volumes/{uuid}` → [`DecisionAnswer`] | claims a volume, accuses and admits replicas |
 //! | operator | everything else under `/api/v1` | see `/openapi.json` |
 //!
@@ -31,7 +31,8 @@ pub use decision::{AccuseRequest, AdmitRequest, ClaimRequest, DecisionAnswer, Re
 pub use event::{Event, EventList, EventQuery, Severity};
 pub use node::{Disk, FleetChanged, Node, NodeLiveness, Portal};
 pub use node_state::{
-    MAX_NSID, MODEL, NamespaceState, NodeState, Peer, StateQuery, SubsystemState, VolumeAssignment,
+    MAX_NSID, MODEL, NamespaceState, NodeState, Peer, StateNews, StateQuery, SubsystemNews,
+    SubsystemState, VolumeAssignment,
 };
 pub use report::{
     DiskKind, DiskReport, DiskState, NodeReport, PortalReport, ReplicaState, ReportAnswer,

@@ -19,8 +19,11 @@ pub const MODEL: &str = "Afs";
 #[into_params(parameter_in = Query)]
 pub struct StateQuery {
     /// The revision that the node knows. The call waits while the newest revision equals this;
-    /// any other, also a lower one, is answered at once.
+    /// any other, also a lower one, is answered: at once, or within some seconds when it changes
+    /// nothing but the number.
     pub after: Option<u64>,
+    /// [`NodeState::source`] of what the node knows. Given that, the answer has only what is new.
+    pub source: Option<Uuid>,
     /// Longest wait in seconds, 0 to 60; then the answer is 204 with no body.
     pub wait: Option<u64>,
 }
@@ -41,6 +44,9 @@ pub struct NodeState {
     pub id: NodeId,
     /// Identity of the cluster.
     pub cluster: Uuid,
+    /// The conductor's term in which this was told.
+    #[serde(default)]
+    pub source: Uuid,
     /// Replicas that the node should hold.
     pub volumes: Vec<VolumeAssignment>,
     /// Replicas that the node should delete, with their data, and name in `NodeReport::deleted`.
@@ -57,6 +63,84 @@ pub struct NodeState {
     /// All nodes of the cluster, this one too.
     #[serde(default)]
     pub peers: Vec<Peer>,
+}
+
+/// What is new in a [`NodeState`]: a field that is missing is as it was. A node that says nothing of what it knows is told all of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StateNews {
+    /// As there.
+    pub revision: u64,
+    /// As there.
+    pub node: String,
+    /// As there.
+    #[schema(value_type = u32)]
+    pub id: NodeId,
+    /// As there.
+    pub cluster: Uuid,
+    /// As there.
+    pub source: Uuid,
+    /// As there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volumes: Option<Vec<VolumeAssignment>>,
+    /// As there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retired: Option<Vec<Uuid>>,
+    /// All of them, in order; of some maybe only that they did not change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subsystems: Option<Vec<SubsystemNews>>,
+    /// As there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub portals: Option<Vec<Portal>>,
+    /// As there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<Object>>)]
+    pub leads: Option<Vec<VolumeConfig>>,
+    /// As there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peers: Option<Vec<Peer>>,
+}
+
+/// A subsystem in [`StateNews`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum SubsystemNews {
+    /// It is new, or something of it is.
+    Whole(SubsystemState),
+    /// It is as it was.
+    Unchanged {
+        /// Its NQN.
+        unchanged: String,
+    },
+}
+
+impl StateNews {
+    /// The state that comes of this and what was known before; nothing if something is missing that was not known.
+    pub fn after(self, before: Option<&NodeState>) -> Option<NodeState> {
+        let before = before.filter(|before| before.source == self.source);
+        let subsystem = |news| match news {
+            SubsystemNews::Whole(subsystem) => Some(subsystem),
+            SubsystemNews::Unchanged { unchanged } => {
+                let mut known = before?.subsystems.iter();
+                known.find(|known| known.nqn == unchanged).cloned()
+            }
+        };
+        Some(NodeState {
+            revision: self.revision,
+            node: self.node,
+            id: self.id,
+            cluster: self.cluster,
+            source: self.source,
+            volumes: self.volumes.or_else(|| Some(before?.volumes.clone()))?,
+            retired: self.retired.or_else(|| Some(before?.retired.clone()))?,
+            subsystems: match self.subsystems {
+                Some(all) => all.into_iter().map(subsystem).collect::<Option<_>>()?,
+                None => before?.subsystems.clone(),
+            },
+            portals: self.portals.or_else(|| Some(before?.portals.clone()))?,
+            leads: self.leads.or_else(|| Some(before?.leads.clone()))?,
+            peers: self.peers.or_else(|| Some(before?.peers.clone()))?,
+        })
+    }
 }
 
 /// A node as others reach it.
@@ -137,4 +221,46 @@ pub struct NamespaceState {
     #[serde(default)]
     #[schema(value_type = Option<u32>)]
     pub leader: Option<NodeId>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subsystem(nqn: &str, max_nsid: u32) -> SubsystemState {
+        SubsystemState {
+            nqn: nqn.to_owned(),
+            serial: String::new(),
+            model: MODEL.to_owned(),
+            controller_ids: (1, 2),
+            allow_any_host: true,
+            hosts: Vec::new(),
+            namespaces: Vec::new(),
+            max_nsid,
+        }
+    }
+
+    #[test]
+    fn subsystem_that_did_not_change_is_named_and_one_that_is_not_named_is_gone() {
+        let subsystems = ["a", "b", "c"].map(|nqn| subsystem(nqn, 1)).to_vec();
+        let before = NodeState { revision: 3, subsystems, ..NodeState::default() };
+        let unchanged = |nqn: &str| SubsystemNews::Unchanged { unchanged: nqn.to_owned() };
+        let news = |subsystems: Vec<SubsystemNews>| StateNews {
+            revision: 4,
+            subsystems: Some(subsystems),
+            ..StateNews::default()
+        };
+        let some = news(vec![unchanged("a"), SubsystemNews::Whole(subsystem("c", 2))]);
+        let text = serde_json::to_string(&some);
+        let read: Option<StateNews> = text.ok().and_then(|it| serde_json::from_str(&it).ok());
+        assert_eq!(read.as_ref(), Some(&some));
+        let expected = vec![subsystem("a", 1), subsystem("c", 2)];
+        let expected = NodeState { revision: 4, subsystems: expected, ..before.clone() };
+        assert_eq!(some.clone().after(Some(&before)), Some(expected));
+
+        assert_eq!(some.clone().after(None), None);
+        assert_eq!(news(vec![unchanged("d")]).after(Some(&before)), None);
+        let other = NodeState { source: Uuid::from_u128(1), ..before };
+        assert_eq!(some.after(Some(&other)), None, "another one's word is not to be added to");
+    }
 }

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::DbError;
 use super::backend::Transaction;
 use super::decision::Decision;
+use super::news::Touch;
 use super::numbers::{narrow, sql};
 use super::query::{query, query_as};
 use crate::refusal::Refusal;
@@ -158,7 +159,10 @@ pub(super) async fn store(
     if swapped != 1 {
         return Err(Refusal::Collision.into());
     }
-    store_members(decision, before, after, disks).await
+    store_members(decision, before, after, disks).await?;
+    let disks = disks.iter().map(|(replica, disk)| (*replica, *disk)).collect();
+    decision.touch(Touch::Put { config: after.clone(), row: None, disks });
+    Ok(())
 }
 
 async fn store_members(

@@ -23,6 +23,7 @@ use uuid::Uuid;
 
 use super::DbError;
 use super::backend::{Pool, Transaction};
+use super::news::{Changes, News, Touch};
 use super::numbers::{narrow, now_ms, sql};
 use super::query::{query, query_as, query_scalar};
 use super::turns::{Turn, Turns};
@@ -56,11 +57,15 @@ pub(super) struct Published {
     pub(super) went_back: Arc<watch::Sender<Option<String>>>,
     /// By node, the highest epochs of volumes that its replicas promised, as it last said.
     pub(super) promised: Arc<Mutex<HashMap<String, HashMap<Uuid, u64>>>>,
+    pub(super) news: Arc<Mutex<News>>,
 }
 
 impl Published {
     pub(super) fn new(base: &Base) -> Result<Self, DbError> {
+        let (revision, last_event) =
+            (narrow(base.revision, "revision")?, narrow(base.last_event, "event id")?);
         let published = Self {
+            news: Arc::new(Mutex::new(News::new(revision, last_event))),
             revision: Arc::default(),
             last_event: Arc::default(),
             fenced: Arc::default(),
@@ -144,6 +149,9 @@ pub(super) struct Decision {
     seen: Base,
     timing: Timing,
     changed: bool,
+    /// All that it changes are volumes.
+    only_volumes: bool,
+    changes: Changes,
     went_back: Option<String>,
     drafts: Vec<Draft>,
     /// The moment of the decision: milliseconds since 1970.
@@ -197,6 +205,8 @@ impl Decision {
             seen: base,
             timing,
             changed: false,
+            only_volumes: false,
+            changes: Changes::default(),
             went_back: None,
             drafts: Vec::new(),
             now_ms: now_ms(),
@@ -262,6 +272,21 @@ impl Decision {
         &mut self.transaction
     }
 
+    /// A volume changes. Whoever writes to its rows says so.
+    pub(super) fn touch(&mut self, touch: Touch) {
+        self.changes.touches.push(touch);
+    }
+
+    /// Nothing changes but the volumes that are touched.
+    pub(super) fn only_volumes(&mut self) {
+        self.only_volumes = true;
+    }
+
+    /// Something about nodes changes that they need not be told.
+    pub(super) fn nodes_changed(&mut self) {
+        self.changes.commons = true;
+    }
+
     /// Records a change that nodes must learn of.
     pub(super) fn changed(&mut self, kind: &'static str, subject: &str, message: String) {
         self.changed = true;
@@ -299,7 +324,12 @@ impl Decision {
         let last_event = self.seen.last_event.saturating_add(sql(self.drafts.len()));
         self.swap(revision, last_event).await?;
         self.write_events(revision).await?;
-        let Self { transaction, turn, maker, id, went_back, timing, .. } = self;
+        let Self { transaction, turn, maker, id, went_back, timing, changed, .. } = self;
+        let mut changes = self.changes;
+        changes.commons |= changed && !self.only_volumes;
+        changes.moved = changed;
+        let base_event = narrow(self.base.last_event, "event id")?;
+        let numbers = (narrow(revision, "revision")?, narrow(last_event, "event id")?);
         // On its own task: a caller that goes away must not leave a commit without its news.
         let commit = tokio::spawn(async move {
             if let Err(error) = transaction.commit().await {
@@ -309,6 +339,7 @@ impl Decision {
                 maker.published.went_back.send_replace(went_back);
             }
             drop(timing);
+            maker.published.news.lock().add(base_event, numbers, changes);
             let published = maker.published.publish(revision, last_event);
             drop(turn);
             published

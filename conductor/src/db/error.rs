@@ -33,6 +33,13 @@ pub enum DbError {
     Damaged(String),
 }
 
+impl DbError {
+    /// What cannot be written as JSON, which everything in MetaDB can be.
+    pub(super) fn unwritable(error: &serde_json::Error) -> Self {
+        Self::Damaged(format!("what cannot be written as JSON: {error}"))
+    }
+}
+
 impl From<sqlx::Error> for DbError {
     fn from(error: sqlx::Error) -> Self {
         match fault(&error) {

@@ -14,8 +14,8 @@
 //! 6. Leader, in-sync sets and epoch of a volume change only together, as `afs-decisions` says, and
 //!    only out of the epoch that the decision was based on.
 
+mod asks;
 mod backend;
-mod claims;
 mod configs;
 mod decision;
 mod error;
@@ -23,9 +23,11 @@ mod events;
 mod fleet;
 mod lock;
 mod namespaces;
+mod news;
 mod nodes;
 mod numbers;
 mod place;
+mod plan;
 mod postgres;
 #[cfg(test)]
 mod postgres_tests;
@@ -49,21 +51,22 @@ use metrics::Histogram;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+pub use asks::Asked;
+use asks::Asks;
 use backend::{Pool, Transaction};
-use claims::Claims;
 pub use decision::Decided;
 use decision::{Base, Decision, Maker, Published, Timing};
 pub use error::{DbError, OpenError};
 use lock::FolderLock;
 pub use place::Place;
+use plan::Keeper;
+pub use plan::{Concern, Known};
 pub use postgres::{BadUrl, PostgresUrl};
 use query::{query, query_as, query_scalar};
-pub use replication::Asked;
 pub use rows::{
-    AccessRow, DiskRow, LoadRow, NamespaceRow, NodeRow, PeerPortalRow, PortalRow, ReplicaRow,
-    Snapshot, SubsystemRow, VolumeRow,
+    AccessRow, DiskRow, NamespaceRow, NodeRow, PeerPortalRow, PortalRow, ReplicaRow, Snapshot,
+    SubsystemRow, VolumeRow,
 };
-use state::Plan;
 use turns::Turns;
 pub use volumes::NewVolume;
 pub(crate) use volumes::{check_replication, no_place};
@@ -72,11 +75,12 @@ pub(crate) use volumes::{check_replication, no_place};
 #[derive(Debug)]
 pub struct MetaDb {
     cluster: Uuid,
+    /// Who tells nodes what is new: this one knows what it told before.
+    source: Uuid,
     maker: Maker,
     transaction_seconds: Histogram,
-    /// What nodes should be doing, as it was last looked up.
-    plan: tokio::sync::Mutex<Option<Arc<Plan>>>,
-    claims: Arc<Claims>,
+    plan: tokio::sync::Mutex<Keeper>,
+    asks: Arc<Asks>,
     _lock: Option<FolderLock>,
 }
 
@@ -94,8 +98,9 @@ impl MetaDb {
         let (pool, lock) = place.connect().await?;
         pool.migrate().await.map_err(|error| place.migrate_error(error))?;
         let (cluster, maker) = take_over(pool).await.map_err(|error| place.error(error))?;
-        let (plan, claims) = (tokio::sync::Mutex::default(), Arc::default());
-        Ok(Self { cluster, maker, transaction_seconds, plan, claims, _lock: lock })
+        let (plan, asks) = (tokio::sync::Mutex::default(), Arc::default());
+        let source = Uuid::new_v4();
+        Ok(Self { cluster, source, maker, transaction_seconds, plan, asks, _lock: lock })
     }
 
     /// Identity of the cluster.

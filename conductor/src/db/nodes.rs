@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::backend::Transaction;
 use super::decision::Decision;
+use super::news::Touch;
 use super::numbers::{narrow, sql};
 use super::query::{query, query_as, query_scalar};
 use super::rows::{PeerPortalRow, PortalRow};
@@ -142,6 +143,7 @@ async fn rack(decision: &mut Decision, report: &NodeReport) -> Result<(), DbErro
         .execute(decision.connection())
         .await?;
     let place = rack.as_deref().unwrap_or("no rack");
+    decision.nodes_changed();
     decision.note(Severity::Info, "rack_changed", node, format!("node {node} stands in {place}"));
     Ok(())
 }
@@ -413,6 +415,7 @@ async fn replica_deleted(
     .execute(decision.connection())
     .await?;
     if updated == 1 {
+        decision.touch(Touch::Forgotten(replica));
         decision.changed("replica_deleted", node, format!("node {node} deleted replica {replica}"));
     }
     Ok(())

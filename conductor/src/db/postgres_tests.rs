@@ -167,6 +167,22 @@ async fn decision_that_cannot_be_read_back_is_called_unknown_and_learnt_of_later
 }
 
 #[tokio::test]
+async fn decision_after_one_of_unknown_fate_goes_with_what_that_changed() {
+    if !server::may_run("decision_after_one_of_unknown_fate") {
+        return;
+    }
+    let proxy = Proxy::start(server::shared()).await;
+    let db = proxy.open().await;
+    assert!(volumes(&db).await.is_empty());
+    proxy.set(Mode::LoseAnswerAndAll);
+    let error = db.create_volume("v", 4096, DISK).await.unwrap_err();
+    assert!(matches!(error, DbError::Unknown(_)), "{error}");
+    proxy.set(Mode::Pass);
+    db.create_volume("w", 4096, DISK).await.unwrap();
+    assert_eq!(volumes(&db).await, ["v", "w"]);
+}
+
+#[tokio::test]
 async fn database_that_hangs_is_given_up_in_time_and_used_again_when_it_answers() {
     if !server::may_run("database_that_hangs") {
         return;

@@ -1,135 +1,22 @@
 //! Decisions about leaders and in-sync sets. What may be decided is in `afs-decisions`; here it is
-//! made durable, one transaction each, with an event.
-//!
-//! What a leader asks for ([`MetaDb::claim`] and the three after it) is answered with the newest
-//! configuration, whether it was granted or not: an answer may get lost, and who asks again finds
-//! in it what was decided. These decisions change nobody's duties but the asker's, so they do not
-//! move the revision.
+//! made durable, one transaction each, with an event. What leaders ask for is in `asks.rs`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use afs_decisions::{
-    Asker, Claim, ClusterView, Denied, Member, NodeId, Place, Role, VolumeConfig, add_member,
-    admit, claim, drop_member, elect, force_in_sync, move_leader, needs_election, relocate,
-    remove_member, renew, set_min_in_sync,
+    ClusterView, Denied, Member, NodeId, Place, Role, VolumeConfig, add_member, elect,
+    force_in_sync, move_leader, relocate, remove_member, set_min_in_sync,
 };
 use uuid::Uuid;
 
 use super::backend::Transaction;
-use super::claims::Claimant;
 use super::decision::Decision;
 use super::query::{query_as, query_scalar};
 use super::{DbError, Decided, MetaDb, VolumeRow, configs, volumes};
 use crate::api::Severity;
 use crate::refusal::{Kind, Refusal};
 
-/// The answer to a leader.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked {
-    /// What is decided now.
-    pub config: VolumeConfig,
-    /// Why what was asked for was not decided.
-    pub denied: Option<Denied>,
-}
-
-/// What a decision is called in the events.
-struct News {
-    severity: Severity,
-    kind: &'static str,
-    message: String,
-}
-
-impl News {
-    fn info(kind: &'static str, message: String) -> Self {
-        Self { severity: Severity::Info, kind, message }
-    }
-
-    fn warning(kind: &'static str, message: String) -> Self {
-        Self { severity: Severity::Warning, kind, message }
-    }
-}
-
 impl MetaDb {
-    /// A leader starts.
-    pub async fn claim(
-        &self,
-        volume: Uuid,
-        node: NodeId,
-        process: u64,
-    ) -> Result<Decided<Asked>, DbError> {
-        let claimant = Claimant { volume, node, process };
-        self.claims.decide(&self.maker, &self.transaction_seconds, claimant).await
-    }
-
-    /// A leader wants to seal again.
-    pub async fn renew(&self, volume: Uuid, asker: Asker) -> Result<Decided<Asked>, DbError> {
-        let decide = |config: &VolumeConfig| renew(config, asker).map(Some);
-        self.ask(volume, decide, |name, who, next| {
-            let epoch = next.epoch;
-            News::info("leader_renewed", format!("{who} seals volume {name} in epoch {epoch}"))
-        })
-        .await
-    }
-
-    /// A leader says that a replica fails.
-    pub async fn accuse(
-        &self,
-        volume: Uuid,
-        asker: Asker,
-        shard: u32,
-        replica: Uuid,
-        view: &ClusterView,
-    ) -> Result<Decided<Asked>, DbError> {
-        let decide =
-            |config: &VolumeConfig| drop_member(config, asker, shard, replica, view).map(Some);
-        self.ask(volume, decide, |name, who, next| {
-            let left = in_sync(next, shard);
-            News::warning(
-                "replica_dropped",
-                format!("{who} dropped replica {replica} of shard {shard} of {name}: {left}"),
-            )
-        })
-        .await
-    }
-
-    /// Whether `asker` leads a volume, in its newest epoch.
-    pub async fn leads(&self, volume: Uuid, asker: Asker) -> Result<bool, DbError> {
-        let mut view = self.read().await?;
-        let config = configs::load(&mut view, volume).await?;
-        let Asker { node, process, epoch } = asker;
-        Ok(config.is_some_and(|config| config.is_led_by(node, process, epoch)))
-    }
-
-    /// The node that holds a replica.
-    pub async fn node_of_replica(&self, replica: Uuid) -> Result<Option<NodeId>, DbError> {
-        let mut view = self.read().await?;
-        let node: Option<i64> =
-            query_scalar("SELECT node FROM replicas WHERE uuid = $1 AND state = 'wanted'")
-                .bind(replica)
-                .fetch_optional(&mut view)
-                .await?;
-        node.map(|node| Ok(NodeId(super::numbers::narrow(node, "number of a node")?))).transpose()
-    }
-
-    /// A leader says that a replica has everything.
-    pub async fn admit(
-        &self,
-        volume: Uuid,
-        asker: Asker,
-        shard: u32,
-        replica: Uuid,
-    ) -> Result<Decided<Asked>, DbError> {
-        let decide = |config: &VolumeConfig| admit(config, asker, shard, replica).map(Some);
-        self.ask(volume, decide, |name, who, next| {
-            let left = in_sync(next, shard);
-            News::info(
-                "replica_admitted",
-                format!("{who} admitted replica {replica} of shard {shard} of {name}: {left}"),
-            )
-        })
-        .await
-    }
-
     /// The operator wants another leader.
     pub async fn lead(
         &self,
@@ -147,6 +34,7 @@ impl MetaDb {
         configs::store(&mut decision, &config, &next, &BTreeMap::new()).await?;
         let message = format!("node {node} is to lead volume {}", volume.name);
         decision.changed("leader_moved", &volume.name, message);
+        decision.only_volumes();
         decision.commit(volume.uuid).await
     }
 
@@ -179,6 +67,7 @@ impl MetaDb {
             "replica {replica} alone is in sync in shard {shard} of {name} by force; {lost}"
         );
         decision.warn("replica_forced", name, message);
+        decision.only_volumes();
         decision.commit(volume.uuid).await
     }
 
@@ -192,48 +81,9 @@ impl MetaDb {
             let name = &volume.name;
             let message = format!("volume {name} needs {min} in-sync replica(s) to take writes");
             decision.changed("min_in_sync_changed", name, message);
+            decision.only_volumes();
         }
         decision.commit(volume.uuid).await
-    }
-
-    /// Volumes that need another leader: of those that these nodes led, and those whose leader is
-    /// one end of such a link while a replica is at the other.
-    pub async fn need_leader(
-        &self,
-        dead: &[NodeId],
-        links: &BTreeSet<(NodeId, NodeId)>,
-        view: &ClusterView,
-    ) -> Result<Vec<Uuid>, DbError> {
-        let mut moment = self.read().await?;
-        let mut volumes = BTreeSet::new();
-        for node in dead {
-            let led: Vec<Uuid> =
-                query_scalar("SELECT uuid FROM volumes WHERE leader = $1 AND deleted_ms IS NULL")
-                    .bind(i64::from(node.0))
-                    .fetch_all(&mut moment)
-                    .await?;
-            volumes.extend(led);
-        }
-        for (leader, holder) in links {
-            let led: Vec<Uuid> = query_scalar(
-                "SELECT v.uuid FROM volumes v JOIN replicas r ON r.volume = v.uuid \
-                 WHERE v.leader = $1 AND v.deleted_ms IS NULL \
-                 AND r.node = $2 AND r.state = 'wanted'",
-            )
-            .bind(i64::from(leader.0))
-            .bind(i64::from(holder.0))
-            .fetch_all(&mut moment)
-            .await?;
-            volumes.extend(led);
-        }
-        let mut needy = Vec::new();
-        for volume in volumes {
-            let config = configs::load(&mut moment, volume).await?;
-            if config.is_some_and(|config| needs_election(&config, view).is_some()) {
-                needy.push(volume);
-            }
-        }
-        Ok(needy)
     }
 
     /// Elects new leaders for those of these volumes that need one and can have one. Each election
@@ -261,6 +111,7 @@ impl MetaDb {
             let dropped = dropped(&config, &next);
             let message = format!("{leader} is to lead volume {name} instead of {before}{dropped}");
             decision.warn("leader_elected", &name, message);
+            decision.only_volumes();
             elected += 1;
         }
         decision.commit(elected).await
@@ -283,6 +134,7 @@ impl MetaDb {
         let node = node_word(decision.connection(), Some(node)).await?;
         let message = format!("{node} is to hold a further replica of shard {shard} of {name}");
         decision.changed("replica_added", &name, message);
+        decision.only_volumes();
         decision.commit(place.replica).await
     }
 
@@ -301,62 +153,9 @@ impl MetaDb {
         let message =
             format!("replica {replica} of shard {shard} of {name} is not needed any more");
         decision.changed("replica_removed", &name, message);
+        decision.only_volumes();
         decision.commit(()).await
     }
-
-    async fn ask(
-        &self,
-        volume: Uuid,
-        decide: impl FnOnce(&VolumeConfig) -> Result<Option<VolumeConfig>, Denied>,
-        news: impl FnOnce(&str, &str, &VolumeConfig) -> News,
-    ) -> Result<Decided<Asked>, DbError> {
-        let mut decision = self.begin().await?;
-        let asked = ask_in(&mut decision, volume, decide, news).await?;
-        decision.commit(asked).await
-    }
-}
-
-/// A claim, as part of a decision.
-pub(super) async fn claim_in(
-    decision: &mut Decision,
-    Claimant { volume, node, process }: Claimant,
-) -> Result<Asked, DbError> {
-    let decide = |config: &VolumeConfig| match claim(config, node, process)? {
-        Claim::New(next) => Ok(Some(next)),
-        Claim::AlreadyYours => Ok(None),
-    };
-    ask_in(decision, volume, decide, |name, who, next| {
-        let epoch = next.epoch;
-        News::info("leader_claimed", format!("{who} leads volume {name} from epoch {epoch}"))
-    })
-    .await
-}
-
-async fn ask_in(
-    decision: &mut Decision,
-    volume: Uuid,
-    decide: impl FnOnce(&VolumeConfig) -> Result<Option<VolumeConfig>, Denied>,
-    news: impl FnOnce(&str, &str, &VolumeConfig) -> News,
-) -> Result<Asked, DbError> {
-    let config = must_exist(decision.connection(), volume).await?;
-    let decided = match decision.older_than_replicas(&config) {
-        Some(denied) => Err(denied),
-        None => decide(&config),
-    };
-    let next = match decided {
-        Ok(Some(next)) => next,
-        Ok(None) => return Ok(Asked { config, denied: None }),
-        Err(denied) => {
-            tracing::info!(%volume, %denied, "a leader asked for what cannot be decided");
-            return Ok(Asked { config, denied: Some(denied) });
-        }
-    };
-    configs::store(decision, &config, &next, &BTreeMap::new()).await?;
-    let name = volume_name(decision.connection(), volume).await?;
-    let who = node_word(decision.connection(), next.leader).await?;
-    let News { severity, kind, message } = news(&name, &who, &next);
-    decision.note(severity, kind, &name, message);
-    Ok(Asked { config: next, denied: None })
 }
 
 /// A disk was carried to another node, and its replicas with it.
@@ -390,13 +189,6 @@ pub(super) async fn disk_moved(
     Ok(())
 }
 
-fn in_sync(config: &VolumeConfig, shard: u32) -> String {
-    let shard = usize::try_from(shard).ok().and_then(|shard| config.shards.get(shard));
-    shard.map_or_else(String::new, |shard| {
-        format!("{} of {} replicas are in sync", shard.in_sync_count(), shard.members.len())
-    })
-}
-
 fn dropped(before: &VolumeConfig, after: &VolumeConfig) -> String {
     let count = |config: &VolumeConfig| -> usize {
         config.members().filter(|(_, member): &(u32, &Member)| member.role == Role::InSync).count()
@@ -413,7 +205,10 @@ pub(super) fn denied(volume: &str) -> impl FnOnce(Denied) -> Refusal {
     move |reason| Refusal::Denied { volume, reason }
 }
 
-async fn must_exist(connection: &mut Transaction, volume: Uuid) -> Result<VolumeConfig, DbError> {
+pub(super) async fn must_exist(
+    connection: &mut Transaction,
+    volume: Uuid,
+) -> Result<VolumeConfig, DbError> {
     let config = configs::load(connection, volume).await?;
     config.ok_or_else(|| Refusal::not_found(Kind::Volume, &volume.to_string(), []).into())
 }
@@ -441,13 +236,19 @@ async fn find(
     Ok((volume, config))
 }
 
-async fn volume_name(connection: &mut Transaction, volume: Uuid) -> Result<String, DbError> {
+pub(super) async fn volume_name(
+    connection: &mut Transaction,
+    volume: Uuid,
+) -> Result<String, DbError> {
     let name = query_scalar("SELECT name FROM volumes WHERE uuid = $1").bind(volume);
     name.fetch_one(connection).await
 }
 
 /// A node, for people.
-async fn node_word(connection: &mut Transaction, node: Option<NodeId>) -> Result<String, DbError> {
+pub(super) async fn node_word(
+    connection: &mut Transaction,
+    node: Option<NodeId>,
+) -> Result<String, DbError> {
     let Some(node) = node else { return Ok("nobody".to_owned()) };
     let name: Option<String> = query_scalar("SELECT name FROM nodes WHERE id = $1")
         .bind(i64::from(node.0))

@@ -13,7 +13,7 @@ use super::tests::{Home, state_of};
 use super::*;
 use crate::api::{
     DiskKind, DiskReport, DiskState, ErrorCode, NodeReport, PortalReport, ReplicaState, Severity,
-    VolumeReport,
+    StateNews, VolumeReport,
 };
 
 fn disk(n: u32) -> Uuid {
@@ -82,7 +82,7 @@ impl World {
     }
 
     async fn drop(&self, asker: Asker, replica: Uuid) -> Asked {
-        self.db.accuse(self.volume, asker, 0, replica, &alive(4)).await.unwrap().value
+        self.db.accuse(self.volume, asker, 0, replica, Arc::new(alive(4))).await.unwrap().value
     }
 
     async fn kinds(&self) -> Vec<String> {
@@ -351,12 +351,22 @@ async fn disk_that_moved_takes_its_replicas_and_their_leader_along(home: Home) {
     let world = world(&home).await;
     world.db.create_volume("alone", 4096, disk(4)).await.unwrap();
     let alone = world.db.snapshot().await.unwrap().volumes[0].uuid;
+    world.db.register(&report("n5", &[]), |_, _| false).await.unwrap();
+    // Also of those that a node is told only what is new.
+    let told = async || {
+        for node in ["n2", "n4", "n5"] {
+            state_of(&world.db, node).await.unwrap();
+        }
+    };
+    told().await;
     world.db.register(&report("n5", &[4]), |_, _| false).await.unwrap();
+    told().await;
     let configs = world.db.snapshot().await.unwrap().configs;
     assert_eq!(configs[&alone].leader, Some(NodeId(5)));
     assert_eq!(configs[&alone].shards[0].members[0].node, NodeId(5));
     assert!(configs[&world.volume].shards[1].on_node(NodeId(5)).is_some());
     world.db.register(&report("n2", &[2, 4]), |_, _| false).await.unwrap();
+    told().await;
     let configs = world.db.snapshot().await.unwrap().configs;
     assert!(configs[&world.volume].shards[1].on_node(NodeId(5)).is_some(), "n2 has one already");
     assert!(world.kinds().await.contains(&"replica_misplaced".to_owned()));
@@ -365,6 +375,7 @@ async fn disk_that_moved_takes_its_replicas_and_their_leader_along(home: Home) {
 async fn nodes_reach_each_other_where_they_say(home: Home) {
     let world = world(&home).await;
     let mut report = report("n1", &[1]);
+    assert_eq!(world.db.nodes().await.unwrap()[0].rack, None);
     report.rack = Some("r1".to_owned());
     report.peer_portals = vec![PortalReport {
         transport: "tcp".to_owned(),
@@ -377,6 +388,9 @@ async fn nodes_reach_each_other_where_they_say(home: Home) {
     let state = state_of(&world.db, "n2").await.unwrap();
     assert_eq!(state.peers[0].portals, report.peer_portals);
     assert_eq!(world.db.nodes().await.unwrap()[0].rack.as_deref(), Some("r1"));
+    report.rack = None;
+    world.db.register(&report, |_, _| true).await.unwrap();
+    assert_eq!(world.db.nodes().await.unwrap()[0].rack, None);
 }
 
 on_both!(
@@ -392,6 +406,7 @@ on_both!(
     forced_replica_is_alone_and_the_event_is_a_warning,
     older_copy_decides_nothing_about_a_volume_until_the_operator_names_a_replica,
     growing_places_the_new_shards,
+    node_learns_at_once_of_what_concerns_it_and_of_nothing_else,
     node_is_drained_and_removed_only_when_empty_and_its_number_never_comes_again,
     retired_disk_is_remembered,
     disk_that_moved_takes_its_replicas_and_their_leader_along,
@@ -456,6 +471,64 @@ async fn volumes_of_the_first_version_have_one_shard_one_replica_and_its_node_as
     let joined = db.register(&report("c", &[3]), |_, _| false).await;
     joined.unwrap();
     assert_eq!(state_of(&db, "c").await.unwrap().id, NodeId(3));
+}
+
+async fn node_learns_at_once_of_what_concerns_it_and_of_nothing_else(home: Home) {
+    use Concern::{Duties, Nothing, Number};
+    let world = world(&home).await;
+    let db = &world.db;
+    let known = async |node: &str| {
+        let state = state_of(db, node).await.unwrap();
+        Known { revision: state.revision, source: Some(state.source) }
+    };
+    let concern = async |known| {
+        let mut concerns = Vec::new();
+        for node in ["n1", "n2", "n3", "n4"] {
+            concerns.push(db.concern(node, known).await.unwrap());
+        }
+        concerns
+    };
+    let before = known("n1").await;
+    assert_eq!(concern(before).await, [Nothing; 4]);
+    assert_eq!(db.concern("n5", before).await.unwrap(), Duties, "it is not known");
+    let ahead = Known { revision: before.revision + 5, ..before };
+    assert_eq!(concern(ahead).await, [Duties; 4], "it knows what is lost");
+
+    // What a leader asks for is told to nobody.
+    world.claim(7).await;
+    assert_eq!(concern(before).await, [Nothing; 4]);
+
+    // A volume that n1 holds and leads, which no host sees.
+    let alone = NewVolume::alone("alone", 4096, disk(1));
+    let made = db.create_replicated(&alone, &alive(4)).await.unwrap();
+    assert_eq!(concern(before).await, [Duties, Number, Number, Number]);
+    let all = ["n1", "n2", "n3", "n4"].map(str::to_owned).into();
+    let needed = db.needed(&all, made.revision).await.unwrap();
+    assert_eq!(needed["n1"], made.revision);
+    assert!(needed["n2"] < made.revision, "nobody waits for it");
+    // One that knows nothing else than the number is told nothing else.
+    let text = db.node_state("n2", Some(before)).await.unwrap().unwrap();
+    let told: StateNews = serde_json::from_str(&text).unwrap();
+    assert_eq!((told.revision, told.volumes, told.peers), (made.revision, None, None));
+
+    let before = known("n1").await;
+    let leader = world.config().await.leader.unwrap();
+    let to = if leader == NodeId(2) { 3 } else { 2 };
+    db.lead("v", &format!("n{to}"), &alive(4)).await.unwrap();
+    let moved: Vec<Concern> =
+        (1..=4).map(|n| if [leader.0, to].contains(&n) { Duties } else { Number }).collect();
+    assert_eq!(concern(before).await, moved);
+
+    // What hosts see concerns all.
+    let before = known("n1").await;
+    db.create_subsystem("nqn.2026-11.com.example:a").await.unwrap();
+    assert_eq!(concern(before).await, [Duties; 4]);
+    let before = known("n1").await;
+    db.register(&report("n5", &[5]), |_, _| false).await.unwrap();
+    assert_eq!(concern(before).await, [Duties; 4], "they have another peer");
+    let before = known("n1").await;
+    db.set_draining("n4", true).await.unwrap();
+    assert_eq!(concern(before).await, [Number; 4], "the conductor does the emptying");
 }
 
 async fn claims_share_a_decision_and_others_do_not_wait_for_all_of_them(home: Home) {

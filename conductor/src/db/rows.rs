@@ -1,14 +1,13 @@
 //! What MetaDB holds, row by row, and one consistent view of all of it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use afs_decisions::VolumeConfig;
 use uuid::Uuid;
 
+use super::DbError;
 use super::backend::Transaction;
-use super::configs::{self, MemberRow};
 use super::query::{query_as, query_scalar};
-use super::{DbError, MetaDb};
 
 /// A node.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
@@ -22,20 +21,6 @@ pub struct NodeRow {
     pub rack: Option<String>,
     /// `active` or `draining`.
     pub state: String,
-}
-
-/// What a node has to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::FromRow)]
-pub struct LoadRow {
-    /// Its number.
-    #[sqlx(try_from = "i64")]
-    pub id: u32,
-    /// Volumes that it leads.
-    #[sqlx(try_from = "i64")]
-    pub leads: u32,
-    /// Replicas that it holds.
-    #[sqlx(try_from = "i64")]
-    pub replicas: u32,
 }
 
 /// A listener of a node.
@@ -190,8 +175,6 @@ pub struct Snapshot {
     pub replicas: Vec<ReplicaRow>,
     /// What is decided about each volume.
     pub configs: BTreeMap<Uuid, VolumeConfig>,
-    /// Where nodes reach a node, if not at its listeners.
-    pub peer_portals: Vec<PeerPortalRow>,
     /// Subsystems by NQN.
     pub subsystems: Vec<SubsystemRow>,
     /// Namespaces by NQN and NSID.
@@ -200,109 +183,62 @@ pub struct Snapshot {
     pub access: Vec<AccessRow>,
 }
 
-impl MetaDb {
-    /// The nodes of the cluster.
-    pub async fn nodes(&self) -> Result<Vec<NodeRow>, DbError> {
-        nodes(&mut self.read().await?).await
-    }
+pub(super) async fn volumes(view: &mut Transaction) -> Result<Vec<VolumeRow>, DbError> {
+    query_as(
+        "SELECT uuid, name, size_bytes, nguid, copies, version, created_ms FROM volumes \
+         WHERE deleted_ms IS NULL",
+    )
+    .fetch_all(view)
+    .await
+}
 
-    /// How many volumes each node leads, and how many replicas it holds.
-    pub async fn loads(&self) -> Result<Vec<LoadRow>, DbError> {
-        let mut view = self.read().await?;
-        query_as(
-            "SELECT n.id, (SELECT COUNT(*) FROM volumes v \
-               WHERE v.leader = n.id AND v.deleted_ms IS NULL) AS leads, \
-             (SELECT COUNT(*) FROM replicas r WHERE r.node = n.id AND r.state = 'wanted') \
-               AS replicas FROM nodes n WHERE n.state <> 'removed'",
-        )
-        .fetch_all(&mut view)
+pub(super) async fn portals(view: &mut Transaction) -> Result<Vec<PortalRow>, DbError> {
+    query_as("SELECT id, node, transport, address, service FROM portals WHERE active ORDER BY id")
+        .fetch_all(view)
         .await
-    }
-
-    /// Everything at one moment.
-    pub async fn snapshot(&self) -> Result<Snapshot, DbError> {
-        let mut view = self.read().await?;
-        Ok(Snapshot { disks: disks(&mut view).await?, ..all_but_disks(&mut view).await? })
-    }
 }
 
-/// Everything that nodes are told about. How full disks are is for operators and placement, and takes a while to sum up.
-pub(super) async fn all_but_disks(view: &mut Transaction) -> Result<Snapshot, DbError> {
-    let (configs, members) = configs::load_all(view).await?;
-    Ok(Snapshot {
-        revision: revision(view).await?,
-        nodes: nodes(view).await?,
-        portals: query_as(
-            "SELECT id, node, transport, address, service FROM portals WHERE active ORDER BY id",
-        )
-        .fetch_all(view)
-        .await?,
-        disks: Vec::new(),
-        volumes: query_as(
-            "SELECT uuid, name, size_bytes, nguid, copies, version, created_ms FROM volumes \
-             WHERE deleted_ms IS NULL ORDER BY name",
-        )
-        .fetch_all(view)
-        .await?,
-        replicas: replicas(view, members).await?,
-        configs,
-        peer_portals: query_as(
-            "SELECT node, transport, address, service FROM peer_portals \
-             ORDER BY node, transport, address, service",
-        )
-        .fetch_all(view)
-        .await?,
-        subsystems: query_as(
-            "SELECT nqn, serial, allow_any, version, created_ms FROM subsystems ORDER BY nqn",
-        )
-        .fetch_all(view)
-        .await?,
-        namespaces: query_as(
-            "SELECT n.nqn, n.nsid, n.volume, v.name AS volume_name, v.size_bytes, v.nguid, \
-             n.read_only FROM namespaces n JOIN volumes v ON v.uuid = n.volume \
-             WHERE n.removed_ms IS NULL ORDER BY n.nqn, n.nsid",
-        )
-        .fetch_all(view)
-        .await?,
-        access: query_as("SELECT nqn, host FROM access ORDER BY nqn, host").fetch_all(view).await?,
-    })
+pub(super) async fn peer_portals(view: &mut Transaction) -> Result<Vec<PeerPortalRow>, DbError> {
+    query_as(
+        "SELECT node, transport, address, service FROM peer_portals \
+         ORDER BY node, transport, address, service",
+    )
+    .fetch_all(view)
+    .await
 }
 
-/// The rows of `replicas` that were read already, with the nodes that have their disks.
-async fn replicas(
-    view: &mut Transaction,
-    members: Vec<MemberRow>,
-) -> Result<Vec<ReplicaRow>, DbError> {
-    let holders: Vec<(Uuid, String)> =
-        query_as("SELECT uuid, node FROM disks").fetch_all(view).await?;
-    let holders: HashMap<Uuid, String> = holders.into_iter().collect();
-    let replica = |MemberRow { uuid, volume, shard, disk, .. }| {
-        let node = holders.get(&disk).cloned();
-        let node =
-            node.ok_or_else(|| DbError::Damaged(format!("replica {uuid} without a disk")))?;
-        Ok(ReplicaRow { uuid, volume, shard, disk, node })
-    };
-    members.into_iter().map(replica).collect()
+pub(super) async fn subsystems(view: &mut Transaction) -> Result<Vec<SubsystemRow>, DbError> {
+    query_as("SELECT nqn, serial, allow_any, version, created_ms FROM subsystems ORDER BY nqn")
+        .fetch_all(view)
+        .await
 }
 
-async fn nodes(view: &mut Transaction) -> Result<Vec<NodeRow>, DbError> {
+pub(super) async fn namespaces(view: &mut Transaction) -> Result<Vec<NamespaceRow>, DbError> {
+    query_as(
+        "SELECT n.nqn, n.nsid, n.volume, v.name AS volume_name, v.size_bytes, v.nguid, \
+         n.read_only FROM namespaces n JOIN volumes v ON v.uuid = n.volume \
+         WHERE n.removed_ms IS NULL ORDER BY n.nqn, n.nsid",
+    )
+    .fetch_all(view)
+    .await
+}
+
+pub(super) async fn access(view: &mut Transaction) -> Result<Vec<AccessRow>, DbError> {
+    query_as("SELECT nqn, host FROM access ORDER BY nqn, host").fetch_all(view).await
+}
+
+pub(super) async fn nodes(view: &mut Transaction) -> Result<Vec<NodeRow>, DbError> {
     query_as("SELECT name, id, rack, state FROM nodes WHERE state <> 'removed' ORDER BY name")
         .fetch_all(view)
         .await
 }
 
-async fn disks(view: &mut Transaction) -> Result<Vec<DiskRow>, DbError> {
-    // PostgreSQL sums BIGINT to NUMERIC, hence the cast.
+/// What is on them is known to the volumes.
+pub(super) async fn disks(view: &mut Transaction) -> Result<Vec<DiskRow>, DbError> {
     query_as(
         "SELECT d.uuid, d.node, d.kind, d.path, d.total_bytes, d.retired, \
-         CAST(COALESCE(p.bytes, 0) AS BIGINT) AS provisioned_bytes \
-         FROM disks d JOIN nodes n ON n.name = d.node \
-         LEFT JOIN (SELECT r.disk, SUM(CASE \
-             WHEN v.size_bytes - r.shard * v.shard_blocks * 4096 < v.shard_blocks * 4096 \
-             THEN v.size_bytes - r.shard * v.shard_blocks * 4096 \
-             ELSE v.shard_blocks * 4096 END) AS bytes FROM replicas r \
-           JOIN volumes v ON v.uuid = r.volume WHERE r.state = 'wanted' GROUP BY r.disk) p \
-         ON p.disk = d.uuid WHERE n.state <> 'removed' ORDER BY d.node, d.path, d.uuid",
+         CAST(0 AS BIGINT) AS provisioned_bytes FROM disks d JOIN nodes n ON n.name = d.node \
+         WHERE n.state <> 'removed' ORDER BY d.node, d.path, d.uuid",
     )
     .fetch_all(view)
     .await

@@ -7,12 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) mod server;
 
 use afs_decisions::ClusterView;
+use parking_lot::Mutex;
 use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
 use crate::api::{
     DiskKind, DiskReport, DiskState, ErrorCode, NodeReport, NodeState, PortalReport, Severity,
+    StateNews,
 };
 use crate::names::ANY_HOST;
 
@@ -77,11 +79,32 @@ async fn state(db: &MetaDb) -> NodeState {
     state_of(db, NODE).await.unwrap()
 }
 
-/// What a node is told. It is written field by field; none may be missing, be it one that a reader can do without.
+/// What nodes were told last, by who told it and their names.
+static TOLD: Mutex<BTreeMap<(Uuid, String), NodeState>> = Mutex::new(BTreeMap::new());
+
+/// What a node is told. It is written field by field; none may be missing, be it one that a reader can do without. What is kept in
+/// memory has to be what MetaDB says, and what is new since the last time has to lead to the same.
 pub(super) async fn state_of(db: &MetaDb, node: &str) -> Option<NodeState> {
-    let text = db.node_state(node).await.unwrap()?;
+    let text = db.node_state(node, None).await.unwrap();
+    assert_eq!(text, db.node_state_anew(node).await.unwrap());
+    assert_eq!(db.snapshot().await.unwrap(), db.snapshot_anew().await.unwrap());
+    let text = text?;
     let state: NodeState = serde_json::from_str(&text).unwrap();
     assert_eq!(serde_json::to_string(&state).unwrap(), text);
+    let before = TOLD.lock().insert((state.source, node.to_owned()), state.clone());
+    if let Some(before) = before {
+        let known = Known { revision: before.revision, source: Some(before.source) };
+        let text = db.node_state(node, Some(known)).await.unwrap().unwrap();
+        let news: StateNews = serde_json::from_str(&text).unwrap();
+        assert_eq!(serde_json::to_string(&news).unwrap(), text);
+        let led = |state: &NodeState| -> Vec<Uuid> {
+            state.leads.iter().map(|config| config.volume).collect()
+        };
+        let told = news.after(Some(&before)).unwrap();
+        assert_eq!(led(&told), led(&state));
+        // What a leader itself asked for it is not told again.
+        assert_eq!(NodeState { leads: state.leads.clone(), ..told }, state);
+    }
     Some(state)
 }
 
@@ -326,12 +349,16 @@ async fn decide_like_a_plain_model(home: Home, ops: Vec<Op>) {
     let mut model = Model::default();
     for op in ops {
         apply(&db, &mut model, op).await;
+        state(&db).await;
     }
     let before = state(&db).await;
     db.close().await;
     drop(db);
     let again = MetaDb::open(&home.place).await.unwrap();
-    assert_eq!(state(&again).await, before, "what was decided survives a restart");
+    let after = state(&again).await;
+    assert_ne!(after.source, before.source, "the new one does not know what was told before");
+    let before = NodeState { source: after.source, ..before };
+    assert_eq!(after, before, "what was decided survives a restart");
 }
 
 fn cases(cases: u32) -> ProptestConfig {
@@ -537,8 +564,13 @@ async fn copy_that_is_put_in_place_under_a_running_conductor_is_noticed(home: Ho
     let db = with_node(&home.place).await;
     db.create_volume("v", 4096, DISK).await.unwrap();
     let (revision, last_event) = (*db.revision().borrow(), *db.last_event().borrow());
+    assert_eq!(state(&db).await.volumes.len(), 1);
     let mut old = db.maker.pool.begin_decision().await.unwrap();
-    query("DELETE FROM events WHERE id > 1").execute(&mut old).await.unwrap();
+    for statement in
+        ["DELETE FROM events WHERE id > 1", "DELETE FROM replicas", "DELETE FROM volumes"]
+    {
+        query(statement).execute(&mut old).await.unwrap();
+    }
     query("UPDATE settings SET revision = 1, fencing_token = 0, last_event = 1")
         .execute(&mut old)
         .await
@@ -546,6 +578,7 @@ async fn copy_that_is_put_in_place_under_a_running_conductor_is_noticed(home: Ho
     old.commit().await.unwrap();
     let made = db.create_volume("w", 4096, DISK).await.unwrap();
     assert_eq!(made.revision, revision + 1);
+    assert_eq!(state(&db).await.volumes[0].volume, made.value, "v is not there any more");
     assert!(db.went_back().unwrap().contains("this conductor"));
     let events = db.events(Some(last_event), 10).await.unwrap();
     let kinds: Vec<&str> = events.iter().map(|event| event.kind.as_str()).collect();

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::backend::Transaction;
 use super::decision::Decision;
+use super::news::Touch;
 use super::numbers::{narrow, sql};
 use super::query::{query, query_as, query_scalar};
 use super::replication::denied;
@@ -155,10 +156,12 @@ impl MetaDb {
             .execute(decision.connection())
             .await?;
             check_swapped(updated, &volume)?;
-            grow_to(&mut decision, &volume, size_bytes, view).await?;
+            let row = VolumeRow { size_bytes, version: volume.version + 1, ..volume.clone() };
+            grow_to(&mut decision, &volume, row, view).await?;
             let (old, new) = (human(volume.size_bytes), human(size_bytes));
             let message = format!("volume {} grew from {old} to {new}", volume.name);
             decision.changed("volume_resized", &volume.name, message);
+            decision.only_volumes();
         }
         decision.commit(volume.uuid).await
     }
@@ -192,6 +195,8 @@ impl MetaDb {
             .await?;
         let message = format!("volume {} ({}) deleted", volume.name, volume.uuid);
         decision.changed("volume_deleted", &volume.name, message);
+        decision.only_volumes();
+        decision.touch(Touch::Deleted(volume.uuid));
         decision.commit(volume.uuid).await
     }
 }
@@ -218,14 +223,25 @@ async fn create_in(
         shards: placed.shards,
     };
     let config = create(&pure, view).map_err(denied(name))?;
-    let copies = new.disks.first().map_or(0, Vec::len);
-    insert_volume(decision, name, &config, copies).await?;
+    let row = VolumeRow {
+        uuid,
+        name: name.clone(),
+        size_bytes,
+        nguid: uuid,
+        copies: new.disks.first().map_or(0, Vec::len).try_into().unwrap_or(u8::MAX),
+        version: 1,
+        created_ms: narrow(decision.now_ms, "time")?,
+    };
+    insert_volume(decision, &row, &config).await?;
     for (shard, member) in config.members() {
         let disk = placed.disks[&member.replica];
         configs::insert_member(decision, uuid, shard, member, disk).await?;
     }
     let message = format!("volume {name} ({}) made{}", human(size_bytes), where_to(new));
     decision.changed("volume_created", name, message);
+    decision.only_volumes();
+    let disks = placed.disks.into_iter().collect();
+    decision.touch(Touch::Put { config: config.clone(), row: Some(row), disks });
     Ok(config)
 }
 
@@ -315,23 +331,23 @@ pub(super) async fn disk_node(connection: &mut Transaction, disk: Uuid) -> Resul
 
 async fn insert_volume(
     decision: &mut Decision,
-    name: &str,
+    row: &VolumeRow,
     config: &VolumeConfig,
-    copies: usize,
 ) -> Result<(), DbError> {
     query(
         "INSERT INTO volumes (uuid, name, size_bytes, nguid, version, created_ms, epoch, leader, \
-         min_in_sync, copies, shard_blocks) VALUES ($1, $2, $3, $4, 1, $5, $6, $7, $8, $9, $10)",
+         min_in_sync, copies, shard_blocks) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
     )
-    .bind(config.volume)
-    .bind(name)
-    .bind(sql(config.blocks.saturating_mul(BLOCK_BYTES)))
-    .bind(config.volume)
-    .bind(decision.now_ms)
+    .bind(row.uuid)
+    .bind(&row.name)
+    .bind(sql(row.size_bytes))
+    .bind(row.nguid)
+    .bind(sql(row.version))
+    .bind(sql(row.created_ms))
     .bind(sql(config.epoch))
     .bind(config.leader.map(|leader| i64::from(leader.0)))
     .bind(i64::from(config.min_in_sync))
-    .bind(sql(copies))
+    .bind(i64::from(row.copies))
     .bind(sql(config.shard_blocks))
     .execute(decision.connection())
     .await?;
@@ -353,9 +369,10 @@ fn where_to(new: &NewVolume) -> String {
 async fn grow_to(
     decision: &mut Decision,
     volume: &VolumeRow,
-    size_bytes: u64,
+    row: VolumeRow,
     view: &ClusterView,
 ) -> Result<(), DbError> {
+    let size_bytes = row.size_bytes;
     let Some(config) = configs::load(decision.connection(), volume.uuid).await? else {
         return Err(Refusal::Changed { kind: Kind::Volume, name: volume.name.clone() }.into());
     };
@@ -373,7 +390,9 @@ async fn grow_to(
         places.iter().map(|shard| shard.iter().map(|place| place.disk).collect()).collect();
     let placed = give_places(decision.connection(), &disks).await?;
     let next = grow(&config, blocks, &placed.shards).map_err(denied(&volume.name))?;
-    configs::store(decision, &config, &next, &placed.disks).await
+    configs::store(decision, &config, &next, &placed.disks).await?;
+    decision.touch(Touch::Put { config: next, row: Some(row), disks: Vec::new() });
+    Ok(())
 }
 
 /// Too few nodes for the replicas.

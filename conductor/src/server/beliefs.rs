@@ -24,10 +24,10 @@ impl Shared {
     /// The same with what each node has to do: enough for elections.
     pub(super) async fn beliefs_with_loads(&self) -> Result<ClusterView, DbError> {
         let mut view = self.beliefs().await?;
-        for load in self.db.loads().await? {
-            let Some(mut node) = view.node(NodeId(load.id)).cloned() else { continue };
-            (node.leads, node.replicas) = (load.leads, load.replicas);
-            view.set_node(NodeId(load.id), node);
+        for (id, load) in self.db.loads().await? {
+            let Some(mut node) = view.node(id).cloned() else { continue };
+            (node.leads, node.replicas) = load;
+            view.set_node(id, node);
         }
         Ok(view)
     }

@@ -8,7 +8,7 @@
 //!   copying. Where no other node is left, a replica that is out of sync goes first: so a new disk
 //!   takes the place of a broken one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use afs_decisions::{ClusterView, NodeId, NodeState, Role, VolumeConfig, place_one};
 use uuid::Uuid;
@@ -61,9 +61,11 @@ pub(super) async fn empty(shared: &Shared) -> Result<(), ApiError> {
         .filter(|replica| retired.contains(&replica.disk))
         .map(|replica| replica.uuid)
         .collect();
+    let copies: HashMap<Uuid, usize> =
+        view.rows.volumes.iter().map(|row| (row.uuid, usize::from(row.copies))).collect();
     let mut moves = 0;
     for config in view.rows.configs.values().filter(|config| config.leader_process != 0) {
-        let step = move_away(&view, &beliefs, config, &leaving, &mut moves);
+        let step = move_away(&copies, &beliefs, config, &leaving, &mut moves);
         let Some(step) = step else { continue };
         match take(shared, &view, &beliefs, config, step).await {
             // The volume moved on meanwhile; there is another second.
@@ -82,7 +84,7 @@ enum Move {
 
 /// The next step for a volume, if one is to be taken.
 fn move_away(
-    view: &View,
+    copies: &HashMap<Uuid, usize>,
     beliefs: &ClusterView,
     config: &VolumeConfig,
     leaving: &BTreeSet<Uuid>,
@@ -98,8 +100,7 @@ fn move_away(
             return Some(Move::Leader(node));
         }
     }
-    let copies = view.rows.volumes.iter().find(|row| row.uuid == config.volume)?.copies;
-    let copies = usize::from(copies);
+    let copies = *copies.get(&config.volume)?;
     for (number, shard) in (0u32..).zip(&config.shards) {
         let leaves = |replica: Uuid, node| leaving.contains(&replica) || is_draining(node);
         let bytes = config.blocks_of_shard(number).saturating_mul(afs_decisions::BLOCK_BYTES);

@@ -1,6 +1,6 @@
 //! What nodes last reported. It lives in memory only: after a restart the nodes say it again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -248,37 +248,38 @@ impl Live {
         changed
     }
 
-    /// Waits until each of these nodes has put the revision into effect or is not up, at most
+    /// Waits until each of these nodes has put its revision into effect or is not up, at most
     /// this long. Returns those that are up and have not.
     pub(super) async fn wait_applied(
         &self,
-        nodes: &BTreeSet<String>,
-        revision: u64,
+        nodes: &HashMap<String, u64>,
         wait: Duration,
     ) -> Vec<String> {
         let mut reports = self.reports.subscribe();
         let all_applied = async {
             loop {
                 reports.borrow_and_update();
-                if self.behind(nodes, revision).is_empty() || reports.changed().await.is_err() {
+                if self.behind(nodes).is_empty() || reports.changed().await.is_err() {
                     break;
                 }
             }
         };
         let _ = tokio::time::timeout(wait, all_applied).await;
-        self.behind(nodes, revision)
+        self.behind(nodes)
     }
 
-    fn behind(&self, nodes: &BTreeSet<String>, revision: u64) -> Vec<String> {
+    fn behind(&self, nodes: &HashMap<String, u64>) -> Vec<String> {
         let live = self.nodes.lock();
-        let behind = nodes.iter().filter(|name| {
+        let behind = nodes.iter().filter(|(name, revision)| {
             live.get(*name).is_some_and(|entry| {
                 let up = self.liveness(entry) == NodeLiveness::Up;
                 let applied = entry.last.as_ref().map(|seen| seen.report.applied_revision);
-                up && applied.is_none_or(|applied| applied < revision)
+                up && applied.is_none_or(|applied| applied < **revision)
             })
         });
-        behind.cloned().collect()
+        let mut names: Vec<String> = behind.map(|(name, _)| name.clone()).collect();
+        names.sort_unstable();
+        names
     }
 
     fn liveness(&self, entry: &Entry) -> NodeLiveness {

@@ -34,10 +34,14 @@ impl Shared {
         for name in concerned.iter().filter(|name| !up(name)) {
             notes.push(format!("node {name} is not up; it takes effect there when it returns"));
         }
+        let applied = async {
+            let needed = self.db.needed(&concerned, revision).await;
+            let all = |_| concerned.iter().map(|node| (node.clone(), revision)).collect();
+            let needed = needed.unwrap_or_else(all);
+            self.live.wait_applied(&needed, self.front.config.apply_wait).await
+        };
         let waiting_for = tokio::select! {
-            waiting_for = self.live.wait_applied(&concerned, revision, self.front.config.apply_wait) => {
-                waiting_for
-            }
+            waiting_for = applied => waiting_for,
             () = self.stopped() => concerned.iter().filter(up).cloned().collect(),
         };
         Outcome { revision, waiting_for, notes, problems: Vec::new() }

@@ -35,7 +35,8 @@ impl Term {
     /// Takes the next fencing token and begins to answer.
     pub(super) async fn begin(front: Arc<Front>) -> Result<Self, StartError> {
         let db = open(&front).await?;
-        let nodes = db.snapshot().await?.nodes.into_iter().map(|row| row.name);
+        // This also reads what nodes are to do, so the first that asks need not wait for it.
+        let nodes: Vec<String> = db.nodes().await?.iter().map(|row| row.name.clone()).collect();
         let live = Live::new(front.config.node_timeout, nodes);
         let token = db.fencing_token();
         let (stopping, fenced) = (watch::Sender::new(false), watch::Sender::new(false));

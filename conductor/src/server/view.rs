@@ -18,6 +18,7 @@ use crate::refusal::{Kind, Refusal};
 pub(super) struct View {
     pub(super) rows: Snapshot,
     pub(super) live: BTreeMap<String, LiveNode>,
+    names: HashMap<NodeId, String>,
 }
 
 impl Shared {
@@ -25,7 +26,8 @@ impl Shared {
     pub(super) async fn view(&self) -> Result<View, ApiError> {
         // Rows first: a node that reports in between is then known to both.
         let rows = self.db.snapshot().await?;
-        Ok(View { rows, live: self.live.view() })
+        let names = rows.nodes.iter().map(|row| (NodeId(row.id), row.name.clone())).collect();
+        Ok(View { rows, live: self.live.view(), names })
     }
 }
 
@@ -58,7 +60,7 @@ impl View {
 
     /// The name of a node by its number.
     pub(super) fn node_name(&self, id: NodeId) -> Option<&str> {
-        self.rows.nodes.iter().find(|row| row.id == id.0).map(|row| row.name.as_str())
+        self.names.get(&id).map(String::as_str)
     }
 
     pub(super) fn volumes(&self) -> Vec<Volume> {

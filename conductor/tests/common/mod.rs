@@ -205,6 +205,7 @@ async fn run(
 ) {
     let http = client();
     let pause = Duration::from_millis(20);
+    let mut known: Option<NodeState> = None;
     loop {
         if knobs.lock().silent {
             tokio::time::sleep(pause).await;
@@ -220,7 +221,9 @@ async fn run(
         }
         assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
         let wait = u8::from(!knobs.lock().idle);
-        let url = format!("{base}/state?after={}&wait={wait}", report.applied_revision);
+        let source = known.as_ref().map_or(Uuid::nil(), |known| known.source);
+        let after = report.applied_revision;
+        let url = format!("{base}/state?after={after}&source={source}&wait={wait}");
         let answer = http.get(url).send().await;
         // A knob that was turned during the wait counts.
         let (idle, fail) = {
@@ -229,7 +232,9 @@ async fn run(
         };
         match answer {
             Ok(answer) if answer.status() == 200 && !idle => {
-                let state: NodeState = answer.json().await.unwrap();
+                let news: StateNews = answer.json().await.unwrap();
+                let state = news.after(known.as_ref()).unwrap();
+                known = Some(state.clone());
                 report.applied_revision = state.revision;
                 report.deleted = state.retired.clone();
                 report.volumes = state.volumes.iter().map(|v| converge(v, &fail)).collect();

@@ -1,5 +1,7 @@
 //! Calls of nodes that lead volumes: each asks for a decision and learns the newest configuration.
 
+use std::sync::Arc;
+
 use afs_decisions::Asker;
 use axum::Json;
 use uuid::Uuid;
@@ -64,12 +66,12 @@ pub(super) async fn accuse(
         for peer in unheard.into_iter().take(UNHEARD_MAX).filter(|peer| *peer != node) {
             shared.live.accuse(node, peer);
         }
-        if unreachable && let Some(accused) = shared.db.node_of_replica(replica).await? {
+        if unreachable && let Some(accused) = shared.db.node_of_replica(volume, replica).await? {
             shared.live.accuse(node, accused);
         }
     }
-    let beliefs = shared.beliefs().await?;
-    answer(shared.db.accuse(volume, asker, shard, replica, &beliefs).await)
+    let beliefs = Arc::new(shared.beliefs().await?);
+    answer(shared.db.accuse(volume, asker, shard, replica, beliefs).await)
 }
 
 /// Admit a replica that has everything
@@ -85,7 +87,7 @@ pub(super) async fn admit(
     let AdmitRequest { node, process, epoch, shard, replica } = request;
     let asked = shared.db.admit(volume, Asker { node, process, epoch }, shard, replica).await?;
     if asked.value.denied.is_none()
-        && let Some(holder) = shared.db.node_of_replica(replica).await?
+        && let Some(holder) = shared.db.node_of_replica(volume, replica).await?
     {
         shared.live.reconciled(node, holder);
     }

@@ -1,6 +1,7 @@
 //! Calls that nodes make.
 
 use std::future::Future;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use axum::Json;
@@ -8,7 +9,8 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 
-use crate::api::{ErrorBody, NodeReport, NodeState, ReportAnswer, StateQuery};
+use crate::api::{ErrorBody, NodeReport, ReportAnswer, StateNews, StateQuery};
+use crate::db::{Concern, Known};
 use crate::refusal::{Kind, Refusal};
 use crate::server::Shared;
 use crate::server::answer::{Answer, ApiError};
@@ -17,6 +19,8 @@ use crate::server::front::Active;
 
 /// Longest wait for news.
 const WAIT_MAX: Duration = Duration::from_secs(60);
+/// Half of the longest that a revision which changes nothing for a node is kept from it.
+const UNHURRIED: Duration = Duration::from_secs(1);
 
 /// Report what a node has and did
 ///
@@ -35,10 +39,10 @@ pub(super) async fn report(
 
 /// What a node should do
 ///
-/// Waits while the newest revision is `after`.
+/// Waits while the newest revision is `after`. One that changes nothing for this node is told some time later.
 #[utoipa::path(get, path = "/api/v1/nodes/{name}/state", tag = "nodes",
     params(("name" = String, Path, description = "Name of the node"), StateQuery),
-    responses((status = 200, body = NodeState),
+    responses((status = 200, body = StateNews),
         (status = 204, description = "Nothing changed within `wait`"),
         (status = "default", body = ErrorBody)))]
 pub(super) async fn state(
@@ -46,30 +50,56 @@ pub(super) async fn state(
     Path(name): Path<String>,
     Query(query): Query<StateQuery>,
 ) -> Result<Response, ApiError> {
-    if let Some(after) = query.after {
-        let mut revision = shared.db.revision();
+    let known = query.after.map(|revision| Known { revision, source: query.source });
+    if let Some(known) = known {
         let wait = Duration::from_secs(query.wait.unwrap_or(0));
-        let changed = revision.wait_for(|revision| *revision != after);
-        if !wait_bounded(&shared, wait, changed).await? {
-            return Ok(StatusCode::NO_CONTENT.into_response());
+        match wait_bounded(&shared, wait, news(&shared, &name, known)).await? {
+            Some(news) => news?,
+            None => return Ok(StatusCode::NO_CONTENT.into_response()),
         }
     }
-    match shared.db.node_state(&name).await? {
+    match shared.db.node_state(&name, known).await? {
         Some(state) => Ok(([(CONTENT_TYPE, "application/json")], state).into_response()),
         None => Err(Refusal::not_found(Kind::Node, &name, []).into()),
     }
 }
 
-/// Waits for something, within bounds and not beyond the conductor's stop. Whether it happened.
-pub(super) async fn wait_bounded<T, E>(
+/// Waits for something to tell a node. A decision may wake a thousand nodes, of which it concerns three: those go first.
+async fn news(shared: &Shared, node: &str, known: Known) -> Result<(), ApiError> {
+    let mut revision = shared.db.revision();
+    let unhurried = tokio::time::sleep(UNHURRIED.mul_f64(1.0 + share(node)));
+    tokio::pin!(unhurried);
+    loop {
+        revision.borrow_and_update();
+        let number_only = match shared.db.concern(node, known).await? {
+            Concern::Duties => return Ok(()),
+            Concern::Number => true,
+            Concern::Nothing => false,
+        };
+        tokio::select! {
+            changed = revision.changed() => changed.map_err(|_| ApiError::stopping())?,
+            () = &mut unhurried, if number_only => return Ok(()),
+        }
+    }
+}
+
+/// The same part of 1 for a node at all times, so that not all come at once.
+fn share(node: &str) -> f64 {
+    let mut hasher = DefaultHasher::new();
+    node.hash(&mut hasher);
+    f64::from(u8::try_from(hasher.finish() >> 56).unwrap_or_default()) / 256.0
+}
+
+/// Waits for something, within bounds and not beyond the conductor's stop. Nothing if it did not happen.
+pub(super) async fn wait_bounded<T>(
     shared: &Shared,
     wait: Duration,
-    news: impl Future<Output = Result<T, E>>,
-) -> Result<bool, ApiError> {
+    news: impl Future<Output = T>,
+) -> Result<Option<T>, ApiError> {
     tokio::select! {
         biased;
-        news = news => Ok(news.is_ok()),
+        news = news => Ok(Some(news)),
         () = shared.stopped() => Err(ApiError::stopping()),
-        () = tokio::time::sleep(wait.min(WAIT_MAX)) => Ok(false),
+        () = tokio::time::sleep(wait.min(WAIT_MAX)) => Ok(None),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use conductor::api::{NodeReport, NodeState, ReportAnswer, StateQuery};
+use conductor::api::{NodeReport, NodeState, ReportAnswer, StateNews, StateQuery};
 use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use uuid::Uuid;
 
@@ -55,6 +55,9 @@ pub enum ClientError {
     /// Another conductor is to be asked instead.
     #[error("another conductor is asked now")]
     Moved,
+    /// Something is missing of which was not said before what it is.
+    #[error("the conductor told a part of the state whose rest is not known here")]
+    Incomplete,
     /// A state was asked for without condition and none came.
     #[error("the conductor gave no state")]
     Empty,
@@ -93,18 +96,26 @@ impl Client {
         &self.conductors
     }
 
-    /// The state, once it differs from revision `after`; `None` when it did not for a while.
-    pub(super) async fn state(&self, after: Option<u64>) -> Result<Option<NodeState>, ClientError> {
-        let wait = after.map(|_| WAIT.as_secs());
-        let answer = self.call("state", |url| {
-            let request = self.http.get(url).query(&StateQuery { after, wait });
-            request.timeout(WAIT + ANSWER)
-        });
+    /// The state, once there is another than this one; `None` when there was not for a while.
+    pub(super) async fn state(
+        &self,
+        known: Option<&NodeState>,
+    ) -> Result<Option<NodeState>, ClientError> {
+        let query = StateQuery {
+            after: known.map(|known| known.revision),
+            source: known.map(|known| known.source),
+            wait: known.map(|_| WAIT.as_secs()),
+        };
+        let answer =
+            self.call("state", |url| self.http.get(url).query(&query).timeout(WAIT + ANSWER));
         let answer = answer.await?;
         match answer.status() {
             StatusCode::NO_CONTENT => Ok(None),
             StatusCode::NOT_FOUND => Err(ClientError::UnknownNode),
-            _ => Ok(Some(serde_json::from_slice(&body(answer).await?)?)),
+            _ => {
+                let news: StateNews = serde_json::from_slice(&body(answer).await?)?;
+                news.after(known).map(Some).ok_or(ClientError::Incomplete)
+            }
         }
     }
 

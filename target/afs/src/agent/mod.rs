@@ -125,7 +125,7 @@ impl<N: Converge> Agent<N> {
     }
 
     /// Puts the first state into effect: the conductor's if it answers soon, else the saved one.
-    async fn begin(&self) -> Option<u64> {
+    async fn begin(&self) -> Option<NodeState> {
         let saved = saved::load(&self.config.data).unwrap_or_else(|error| {
             tracing::warn!(%error, "the saved state cannot be used, waiting for the conductor");
             None
@@ -144,7 +144,7 @@ impl<N: Converge> Agent<N> {
         };
         tracing::warn!(%url, %reason, revision = state.revision, "no state from the conductor; serving as last told");
         self.put_into_effect(&state).await;
-        Some(state.revision)
+        Some(state)
     }
 
     async fn first_fetch(&self) -> Result<NodeState, ClientError> {
@@ -168,7 +168,7 @@ impl<N: Converge> Agent<N> {
     }
 
     /// A state of this node's own cluster; the first cluster that a node meets is its own for ever.
-    async fn fetch(&self, known: Option<u64>) -> Result<Option<NodeState>, ClientError> {
+    async fn fetch(&self, known: Option<&NodeState>) -> Result<Option<NodeState>, ClientError> {
         let Some(state) = self.client.state(known).await? else { return Ok(None) };
         let ours = *self.cluster.lock().get_or_insert(state.cluster);
         if ours == state.cluster {
@@ -179,18 +179,21 @@ impl<N: Converge> Agent<N> {
     }
 
     /// Waits for each new revision and puts it into effect.
-    async fn follow(&self, mut known: Option<u64>) {
+    async fn follow(&self, mut known: Option<NodeState>) {
         let mut backoff = Backoff::new();
         loop {
-            match self.fetch(known).await {
+            match self.fetch(known.as_ref()).await {
                 Ok(state) => {
                     if backoff.succeeded() {
                         tracing::info!("the conductor is back");
                     }
-                    if let Some(state) = state.filter(|state| Some(state.revision) != known) {
+                    let revision = known.as_ref().map(|known| known.revision);
+                    if let Some(state) = state.filter(|state| Some(state.revision) != revision) {
                         known = Some(self.apply(state).await);
                     }
                 }
+                // Then all of it, at once.
+                Err(ClientError::Incomplete) if known.is_some() => known = None,
                 Err(error) => self.wait_after(&mut backoff, &error).await,
             }
         }
@@ -217,12 +220,12 @@ impl<N: Converge> Agent<N> {
     }
 
     /// Saves and puts into effect.
-    async fn apply(&self, state: NodeState) -> u64 {
+    async fn apply(&self, state: NodeState) -> NodeState {
         if let Err(error) = saved::save(&self.config.data, &state) {
             tracing::error!(%error, "the state cannot be saved; a restart without the conductor will serve an older one");
         }
         self.put_into_effect(&state).await;
-        state.revision
+        state
     }
 
     async fn put_into_effect(&self, state: &NodeState) {

@@ -8,7 +8,7 @@ use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, put};
-use conductor::api::{ReportAnswer, StateQuery};
+use conductor::api::{ReportAnswer, StateNews, StateQuery, SubsystemNews};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -27,6 +27,24 @@ pub(super) fn state(revision: u64) -> NodeState {
         subsystems: vec![],
         portals: vec![],
         ..NodeState::default()
+    }
+}
+
+/// All of a state.
+fn whole(state: NodeState) -> StateNews {
+    let subsystems = state.subsystems.into_iter().map(SubsystemNews::Whole).collect();
+    StateNews {
+        revision: state.revision,
+        node: state.node,
+        id: state.id,
+        cluster: state.cluster,
+        source: state.source,
+        volumes: Some(state.volumes),
+        retired: Some(state.retired),
+        subsystems: Some(subsystems),
+        portals: Some(state.portals),
+        leads: Some(state.leads),
+        peers: Some(state.peers),
     }
 }
 
@@ -71,14 +89,14 @@ impl Converge for FakeNode {
 
 /// A conductor with one node.
 struct FakeConductor {
-    state: watch::Sender<NodeState>,
+    state: watch::Sender<StateNews>,
     reports: watch::Sender<Vec<NodeReport>>,
 }
 
 impl FakeConductor {
     fn new(revision: u64) -> Arc<FakeConductor> {
         Arc::new(FakeConductor {
-            state: watch::Sender::new(state(revision)),
+            state: watch::Sender::new(whole(state(revision))),
             reports: watch::Sender::new(vec![]),
         })
     }
@@ -109,10 +127,15 @@ async fn give_state(
     if conductor.reports.borrow().is_empty() {
         return StatusCode::NOT_FOUND.into_response();
     }
-    let mut state = conductor.state.subscribe();
+    let mut news = conductor.state.subscribe();
+    // Whoever knows nothing is told everything.
+    if query.after.is_none() && news.borrow().volumes.is_none() {
+        let revision = news.borrow().revision + 1;
+        conductor.state.send_replace(whole(state(revision)));
+    }
     let wait = Duration::from_secs(query.wait.unwrap_or(0));
-    match timeout(wait, state.wait_for(|state| Some(state.revision) != query.after)).await {
-        Ok(state) => Json(state.unwrap().clone()).into_response(),
+    match timeout(wait, news.wait_for(|news| Some(news.revision) != query.after)).await {
+        Ok(news) => Json(news.unwrap().clone()).into_response(),
         Err(_) => StatusCode::NO_CONTENT.into_response(),
     }
 }
@@ -168,12 +191,36 @@ async fn each_revision_is_put_into_effect_and_reported_at_once() {
     conductor.wait_for_applied(5).await;
     // Lower than before, as after a restore of MetaDB: it counts all the same.
     for revision in [6, 9, 4] {
-        conductor.state.send_replace(state(revision));
+        conductor.state.send_replace(whole(state(revision)));
         running.node.wait_for(revision).await;
         conductor.wait_for_applied(revision).await;
     }
     assert_eq!(*running.agent.applied().borrow(), Some(4));
     assert_eq!(*running.node.converged.borrow(), [5, 6, 9, 4]);
+}
+
+#[tokio::test]
+async fn what_is_not_said_is_as_it_was_and_who_does_not_know_it_asks_for_all() {
+    let data = tempfile::tempdir().unwrap();
+    let conductor = FakeConductor::new(5);
+    let told = NodeState { retired: vec![Uuid::from_u128(9)], ..state(5) };
+    conductor.state.send_replace(whole(told.clone()));
+    let (address, _server) = conductor.listen(anywhere()).await;
+    let running = start(address, data.path());
+    running.node.wait_for(5).await;
+    let nothing_new = StateNews { revision: 6, node: told.node.clone(), ..StateNews::default() };
+    let nothing_new = StateNews { cluster: told.cluster, source: told.source, ..nothing_new };
+    conductor.state.send_replace(nothing_new.clone());
+    running.node.wait_for(6).await;
+    let saved = saved::load(data.path()).unwrap();
+    assert_eq!(saved, Some(NodeState { revision: 6, ..told }));
+
+    // A conductor that took over does not know what was said before.
+    let source = Uuid::from_u128(3);
+    conductor.state.send_replace(StateNews { revision: 7, source, ..nothing_new });
+    running.node.wait_for(8).await;
+    assert_eq!(*running.node.converged.borrow(), [5, 6, 8]);
+    assert_eq!(saved::load(data.path()).unwrap(), Some(state(8)));
 }
 
 #[tokio::test]
@@ -221,7 +268,7 @@ async fn a_conductor_of_another_cluster_is_not_obeyed() {
     timeout(SOON, reports.wait_for(|all| all.len() >= 2)).await.unwrap().unwrap();
     running.node.wait_for(5).await;
     assert_eq!(saved::load(data.path()).unwrap(), Some(state(5)));
-    conductor.state.send_replace(state(7));
+    conductor.state.send_replace(whole(state(7)));
     running.node.wait_for(7).await;
     assert_eq!(*running.node.converged.borrow(), [5, 7]);
 }
