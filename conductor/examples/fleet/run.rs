@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use afs_decisions::NodeId;
+use conductor::api::{Event, EventList};
 use uuid::Uuid;
 
 use super::node::SimNode;
@@ -25,11 +26,55 @@ pub async fn run(api: &str, count: u32, spread: Duration) {
     }
     let claims = wait_for_claims(&nodes, begin).await;
     println!("ready {:.2} {claims} {}", begin.elapsed().as_secs_f64(), lost(&nodes));
+    let events = Events { http, api: api.to_owned() };
+    let mut dead = BTreeSet::new();
     let mut victim = count as usize / 3;
     while next_word().await {
-        println!("{}", kill(&nodes, victim).await);
-        // Far enough away to share no volume with the one before.
-        victim = (victim + count as usize / 2 + 1) % count as usize;
+        println!("{}", kill(&nodes, victim, &events).await);
+        dead.insert(NodeId(nodes[victim].number));
+        victim = apart_from(&nodes, &dead, victim).await;
+    }
+}
+
+/// The next node that shares no volume with those that are dead: with two of three replicas away a volume has to wait.
+async fn apart_from(nodes: &[Arc<SimNode>], dead: &BTreeSet<NodeId>, before: usize) -> usize {
+    let mut near = dead.clone();
+    for node in nodes {
+        for config in node.configs().await {
+            let members = || config.members().map(|(_, member)| member.node);
+            if members().any(|node| dead.contains(&node)) {
+                near.extend(members());
+            }
+        }
+    }
+    let count = nodes.len();
+    let mut others = (1..=count).map(|step| (before + step) % count);
+    others.find(|index| !near.contains(&NodeId(nodes[*index].number))).unwrap_or(before)
+}
+
+/// What the conductor says it decided.
+struct Events {
+    http: reqwest::Client,
+    api: String,
+}
+
+impl Events {
+    async fn get(&self, query: &str) -> EventList {
+        let url = format!("{}/api/v1/events?{query}", self.api);
+        self.http.get(url).send().await.unwrap().json().await.unwrap()
+    }
+
+    /// Waits until so many volumes were taken from a node, after an event.
+    async fn elected(&self, count: usize, from: u32, mut after: u64) {
+        let from = format!(" instead of node {}", super::prepare::name(from));
+        let mut elected = 0;
+        while elected < count {
+            let events = self.get(&format!("after={after}&wait=30&limit=1000")).await.events;
+            let is_one =
+                |event: &&Event| event.kind == "leader_elected" && event.message.contains(&from);
+            elected += events.iter().filter(is_one).count();
+            after = events.iter().map(|event| event.id).max().unwrap_or(after);
+        }
     }
 }
 
@@ -62,7 +107,7 @@ async fn wait_for_claims(nodes: &[Arc<SimNode>], begin: Instant) -> usize {
     }
 }
 
-async fn kill(nodes: &[Arc<SimNode>], victim: usize) -> String {
+async fn kill(nodes: &[Arc<SimNode>], victim: usize, events: &Events) -> String {
     let dead = nodes[victim].clone();
     let led: BTreeSet<Uuid> = dead.leads().await.into_keys().collect();
     let held = dead.held().await;
@@ -79,18 +124,23 @@ async fn kill(nodes: &[Arc<SimNode>], victim: usize) -> String {
             witnesses.push(node.clone());
         }
     }
+    let last = events.get("limit=1").await.last_id;
     dead.die();
     let died = Instant::now();
+    let elections = async {
+        events.elected(led.len(), dead.number, last).await;
+        died.elapsed()
+    };
     let told: Vec<_> =
         witnesses.into_iter().map(|witness| tokio::spawn(witness.lose(peer))).collect();
-    let (decided, claimed) = wait_for_leaders(nodes, victim, &led, died).await;
+    let (decided, (told_at, claimed)) =
+        tokio::join!(elections, wait_for_leaders(nodes, victim, &led, died));
     let mut dropped = Duration::ZERO;
     for told in told {
         dropped = dropped.max(told.await.unwrap().unwrap_or_default());
     }
-    let [decided, claimed, dropped] =
-        [decided, claimed, dropped].map(|time| time.as_secs_f64() * 1000.0);
-    format!("{} {held} {decided:.0} {claimed:.0} {dropped:.0} {}", led.len(), lost(nodes))
+    let times = [decided, told_at, claimed, dropped].map(|time| time.as_millis().to_string());
+    format!("{} {held} {} {}", led.len(), times.join(" "), lost(nodes))
 }
 
 /// When the last new leader learned that it is one, and when the last had claimed.

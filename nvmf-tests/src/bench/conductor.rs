@@ -1,5 +1,5 @@
 //! A conductor with a large cluster: 1024 simulated nodes, 100,000 volumes of three replicas. One node dies; how long until
-//! each volume that it led has another leader, which knows it and has claimed. And what the cluster costs the conductor.
+//! another leader is decided for each volume that it led, which knows it and has claimed. And what the cluster costs the conductor.
 //!
 //! The nodes are one process of ours that speaks the API as real nodes do (`conductor/examples/fleet`): reports, waiting for
 //! states, claims, accusations. It shares the machine with the conductor.
@@ -114,8 +114,10 @@ pub fn run(effort: Effort) -> Result<Table> {
         (median(deaths.iter().map(|it| it.led)), median(deaths.iter().map(|it| it.held)));
     let what = format!("of a node that led {led:.0} and held {held:.0}, worst of {}", deaths.len());
     let decided = worst(|death| death.decided);
-    let name = format!("ms from the death {what}, until every new leader knows it");
+    let name = format!("ms from the death {what}, until all new leaders are decided");
     row(&name, format!("{decided:.0}"), at_most(decided, DECIDED_BAR_MS));
+    let told = worst(|death| death.told);
+    row("  until all of them know", format!("{told:.0}"), no_bar());
     let claimed = worst(|death| death.claimed);
     row("  until all of them have claimed", format!("{claimed:.0}"), no_bar());
     let dropped = worst(|death| death.dropped);
@@ -191,6 +193,7 @@ struct Death {
     led: f64,
     held: f64,
     decided: f64,
+    told: f64,
     claimed: f64,
     dropped: f64,
     lost: f64,
@@ -233,7 +236,7 @@ impl Fleet {
 
     fn kill(&mut self) -> Result<Death> {
         writeln!(self.words, "kill")?;
-        let [led, held, decided, claimed, dropped, lost] = self.answer("")?;
-        Ok(Death { led, held, decided, claimed, dropped, lost })
+        let [led, held, decided, told, claimed, dropped, lost] = self.answer("")?;
+        Ok(Death { led, held, decided, told, claimed, dropped, lost })
     }
 }
