@@ -68,7 +68,7 @@ impl Scale {
 pub fn run(effort: Effort) -> Result<Table> {
     let scale = Scale::of(effort);
     let Scale { nodes, volumes, exported, .. } = scale;
-    let fleet = Example::build("conductor", "fleet", effort)?;
+    let fleet = Example::build("fleet", effort)?;
     let folder = RunDir::new("fleet")?;
     // Another MetaDB than a file: an empty database of PostgreSQL.
     let place = std::env::var("AFS_LAB_DATABASE")

@@ -16,12 +16,13 @@ pub struct Example {
 }
 
 impl Example {
-    /// Builds an example of `package`: with optimisations for a full run.
-    pub fn build(package: &str, name: &str, effort: Effort) -> Result<Example> {
+    /// Builds an example: with optimisations for a full run.
+    pub fn build(name: &str, effort: Effort) -> Result<Example> {
         let lab = paths::built("lab")?;
         let output = lab.parent().and_then(|debug| debug.parent()).context("the build folder")?;
         let mut cargo = Command::new("cargo");
-        cargo.args(["build", "--quiet", "--package", package, "--example", name]);
+        // As part of the workspace it is the one that was built with all tests; its package alone would be built anew.
+        cargo.args(["build", "--quiet", "--workspace", "--example", name]);
         cargo.env("CARGO_TARGET_DIR", output).current_dir(paths::workspace());
         let profile = if effort == Effort::Full {
             cargo.arg("--release");
@@ -30,7 +31,7 @@ impl Example {
             "debug"
         };
         if !cargo.stdin(Stdio::null()).status().context("start cargo")?.success() {
-            bail!("the example `{name}` of `{package}` does not build");
+            bail!("the example `{name}` does not build");
         }
         Ok(Example { program: output.join(profile).join("examples").join(name) })
     }

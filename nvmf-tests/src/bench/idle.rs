@@ -23,7 +23,7 @@ const BAR: f64 = 1.0;
 
 /// CPU of a node with no host, and with 16 of them, of which each has 1 to 4 I/O queues and a keep-alive time of 5 s.
 pub fn run(effort: Effort) -> Result<Table> {
-    let example = Example::build("afs-fabric", "host", effort)?;
+    let example = Example::build("host", effort)?;
     let options = NodeOptions { optimised: effort == Effort::Full, ..NodeOptions::file("1G") };
     let node = Node::start(options)?;
     node.conductor()?.export("idle", "512M", NQN)?;

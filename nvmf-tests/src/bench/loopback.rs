@@ -85,7 +85,7 @@ fn shapes(effort: Effort) -> Vec<Shape> {
 
 /// 4 KiB I/O per second and system calls per I/O of the node, by depth and number of queues.
 pub fn run(effort: Effort) -> Result<Table> {
-    let host = Example::build("afs-fabric", "host", effort)?;
+    let host = Example::build("host", effort)?;
     let node = null_node(effort)?;
     node.conductor()?.export("null", "4G", NQN)?;
     let pinned = std::thread::available_parallelism().is_ok_and(|cores| cores.get() > HOST_CORE);

@@ -31,7 +31,7 @@ struct Sample {
 /// IOPS, calls between nodes and system calls.
 pub fn run(effort: Effort) -> Result<Table> {
     let (rounds, seconds) = if effort == Effort::Full { (7, 2.0) } else { (1, 0.1) };
-    let host = Example::build("afs-fabric", "host", effort)?;
+    let host = Example::build("host", effort)?;
     let cluster = Cluster::start(&Plan::small().optimised(effort == Effort::Full))?;
     let mut leaders = Vec::new();
     for (name, replicas) in VOLUMES {

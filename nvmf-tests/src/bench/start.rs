@@ -19,7 +19,7 @@ const MIB: f64 = 1_048_576.0;
 /// Seconds and MiB of memory per TiB of disk.
 pub fn run(effort: Effort) -> Result<Table> {
     let (gib, rounds) = if effort == Effort::Full { (1024_u32, 3) } else { (4, 1) };
-    let example = Example::build("afs-store", "start_bench", effort)?;
+    let example = Example::build("start_bench", effort)?;
     let folder = RunDir::new("start")?;
     let file = folder.join("disk").display().to_string();
     say(&format!("start: writing the chunk table of {gib} GiB"));

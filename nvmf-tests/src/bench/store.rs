@@ -51,7 +51,7 @@ struct Measured {
 /// Random reads and overwrites against fio, and first writes against overwrites.
 pub fn run(effort: Effort) -> Result<Table> {
     let scale = Scale::of(effort);
-    let store = Example::build("afs-store", "store_bench", effort)?;
+    let store = Example::build("store_bench", effort)?;
     let folder = RunDir::new("store")?;
     let file = folder.join("disk").display().to_string();
     let prepare = format!("prepare {file} {} {}", scale.file_mib << 20, scale.volume_blocks());
