@@ -86,6 +86,23 @@ impl GuestCluster {
         &self.targets
     }
 
+    /// The conductor's process.
+    pub fn conductor_program(&mut self) -> &mut Program {
+        &mut self.conductor
+    }
+
+    /// Kills the conductor and all nodes.
+    pub fn kill_all(&mut self) -> Result<()> {
+        std::iter::once(&mut self.conductor).chain(&mut self.nodes).try_for_each(Program::kill)
+    }
+
+    /// Starts them again.
+    pub fn start_all(&mut self) -> Result<()> {
+        self.conductor.start()?;
+        self.nodes.iter_mut().try_for_each(Program::launch)?;
+        self.nodes.iter_mut().try_for_each(Program::ready)
+    }
+
     /// A node by its index.
     pub fn node(&mut self, index: usize) -> Result<&mut Program> {
         self.nodes.get_mut(index).context("no such node")

@@ -53,6 +53,9 @@ nvmf_tests::on_every_kernel! {
         multipath {
             discovery_by_either_transport_lists_both,
         }
+        rdma_cluster {
+            replicated_volume_outlives_its_nodes_and_the_network_between_them,
+        }
     }
     on one kernel over tcp and rdma {
         resources {
@@ -96,9 +99,6 @@ nvmf_tests::on_every_kernel! {
             lost_device_costs_no_io_and_serves_again_when_it_is_back,
             address_that_leaves_its_device_is_served_where_it_appears,
             ipv6_carries_io_as_well,
-        }
-        rdma_cluster {
-            replicated_volume_outlives_its_nodes_and_the_network_between_them,
         }
         hosts {
             host_that_loses_its_power_under_load_leaves_nothing_behind,

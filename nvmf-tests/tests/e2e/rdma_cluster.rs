@@ -62,6 +62,18 @@ fn play(scene: &Scene, cluster: &mut GuestCluster) -> Result<()> {
     cluster.healed("trio").context("after it went on")?;
     load.go_on(0, DEADLINE).context("after it went on")?;
 
+    // Nodes go on with what they were told, and ask again.
+    cluster.conductor_program().kill()?;
+    load.go_on(0, DEADLINE).context("without a conductor")?;
+    cluster.conductor_program().start()?;
+    cluster.healed("trio").context("after the conductor was started again")?;
+
+    // All at once, as if the power went.
+    cluster.kill_all()?;
+    cluster.start_all()?;
+    cluster.healed("trio").context("after all were killed")?;
+    load.go_on(0, DEADLINE).context("after all were killed")?;
+
     // The device between the nodes goes: they reach each other by TCP, and by RDMA again when it is back.
     soft_rdma::remove(&scene.guest, PEERS_DEVICE)?;
     cluster.leader_reaches_peers_by("trio", Transport::Tcp)?;
