@@ -73,11 +73,13 @@ pub struct StateNews {
     /// As there.
     pub node: String,
     /// As there.
+    #[serde(default)]
     #[schema(value_type = u32)]
     pub id: NodeId,
     /// As there.
     pub cluster: Uuid,
     /// As there.
+    #[serde(default)]
     pub source: Uuid,
     /// As there.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -23,6 +23,7 @@ use super::decision::{Decision, Maker, Timing};
 use super::replication::{must_exist, node_word, volume_name};
 use super::{DbError, Decided, MetaDb, configs};
 use crate::api::Severity;
+use crate::refusal::Refusal;
 
 /// Others wait for so many at most, some tens of milliseconds.
 const GROUP_MAX: usize = 64;
@@ -272,7 +273,7 @@ impl Task {
             match self.decide(&group).await {
                 Ok(answers) => {
                     for (waiting, answer) in group.into_iter().zip(answers) {
-                        let _ = waiting.answer.send(Ok(answer));
+                        let _ = waiting.answer.send(answer);
                     }
                 }
                 Err(error) => self.failed(group, error).await,
@@ -283,15 +284,23 @@ impl Task {
 
     /// What is wrong with one is no reason to refuse the others of its group. What is wrong with MetaDB is one to refuse all that
     /// wait: they would find out one group after the other.
-    async fn failed(&self, group: Vec<Waiting>, error: DbError) {
-        if of_all(&error).is_none() {
-            for waiting in group {
-                let alone = self.decide(std::slice::from_ref(&waiting)).await;
-                let alone =
-                    alone.and_then(|all| all.into_iter().next().ok_or(DbError::Interrupted));
-                let _ = waiting.answer.send(alone);
-            }
-            return;
+    async fn failed(&self, group: Vec<Waiting>, mut error: DbError) {
+        let mut group = VecDeque::from(group);
+        while of_all(&error).is_none() {
+            let Some(waiting) = group.pop_front() else { return };
+            let alone = self.decide(std::slice::from_ref(&waiting)).await;
+            let answer = match alone {
+                Ok(all) => all.into_iter().next().unwrap_or(Err(DbError::Interrupted)),
+                Err(alone) => {
+                    let answer = of_all(&alone);
+                    error = alone;
+                    match answer {
+                        Some(answer) => Err(answer),
+                        None => Err(std::mem::replace(&mut error, DbError::Damaged(String::new()))),
+                    }
+                }
+            };
+            let _ = waiting.answer.send(answer);
         }
         let (urgent, others) = {
             let mut queue = self.asks.0.lock();
@@ -302,16 +311,23 @@ impl Task {
         }
     }
 
-    /// One decision about several.
-    async fn decide(&self, group: &[Waiting]) -> Result<Vec<Decided<Asked>>, DbError> {
+    /// One decision about several. What is refused has written nothing.
+    async fn decide(&self, group: &[Waiting]) -> Result<Vec<Answer>, DbError> {
         let timing = Timing { started: Instant::now(), seconds: self.seconds.clone() };
         let mut decision = Decision::begin(self.maker.clone(), timing).await?;
         let mut answers = Vec::new();
         for Waiting { volume, ask, .. } in group {
-            answers.push(ask.decide(&mut decision, *volume).await?);
+            answers.push(match ask.decide(&mut decision, *volume).await {
+                Err(DbError::Refused(refusal)) => Err(refusal),
+                asked => Ok(asked?),
+            });
         }
         let Decided { value, revision } = decision.commit(answers).await?;
-        Ok(value.into_iter().map(|value| Decided { value, revision }).collect())
+        let answer = |answer: Result<Asked, Refusal>| match answer {
+            Ok(value) => Ok(Decided { value, revision }),
+            Err(refusal) => Err(refusal.into()),
+        };
+        Ok(value.into_iter().map(answer).collect())
     }
 }
 

@@ -13,6 +13,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use afs_decisions::{Denied, VolumeConfig};
@@ -55,6 +56,8 @@ pub(super) struct Published {
     pub(super) fenced: Arc<watch::Sender<bool>>,
     /// MetaDB was found to be an older copy: what the last such event said.
     pub(super) went_back: Arc<watch::Sender<Option<String>>>,
+    /// How often.
+    pub(super) times_back: Arc<AtomicU64>,
     /// By node, the highest epochs of volumes that its replicas promised, as it last said.
     pub(super) promised: Arc<Mutex<HashMap<String, HashMap<Uuid, u64>>>>,
     pub(super) news: Arc<Mutex<News>>,
@@ -70,6 +73,7 @@ impl Published {
             last_event: Arc::default(),
             fenced: Arc::default(),
             went_back: Arc::default(),
+            times_back: Arc::default(),
             promised: Arc::default(),
         };
         published.publish(base.revision, base.last_event)?;
@@ -277,12 +281,12 @@ impl Decision {
         self.changes.touches.push(touch);
     }
 
-    /// Nothing changes but the volumes that are touched.
+    /// Nothing changes but the volumes that are touched, unless it is said.
     pub(super) fn only_volumes(&mut self) {
         self.only_volumes = true;
     }
 
-    /// Something about nodes changes that they need not be told.
+    /// Something about nodes or their disks changes, be it something that they need not be told.
     pub(super) fn nodes_changed(&mut self) {
         self.changes.commons = true;
     }
@@ -337,6 +341,7 @@ impl Decision {
             }
             if went_back.is_some() {
                 maker.published.went_back.send_replace(went_back);
+                maker.published.times_back.fetch_add(1, Ordering::Relaxed);
             }
             drop(timing);
             maker.published.news.lock().add(base_event, numbers, changes);

@@ -45,6 +45,7 @@ mod turns;
 mod volumes;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use metrics::Histogram;
@@ -79,7 +80,9 @@ pub struct MetaDb {
     source: Uuid,
     maker: Maker,
     transaction_seconds: Histogram,
-    plan: tokio::sync::Mutex<Keeper>,
+    plan: tokio::sync::RwLock<Keeper>,
+    /// When it was last made sure that this conductor decides.
+    checked: tokio::sync::Mutex<Option<Instant>>,
     asks: Arc<Asks>,
     _lock: Option<FolderLock>,
 }
@@ -98,9 +101,9 @@ impl MetaDb {
         let (pool, lock) = place.connect().await?;
         pool.migrate().await.map_err(|error| place.migrate_error(error))?;
         let (cluster, maker) = take_over(pool).await.map_err(|error| place.error(error))?;
-        let (plan, asks) = (tokio::sync::Mutex::default(), Arc::default());
+        let (plan, checked, asks) = Default::default();
         let source = Uuid::new_v4();
-        Ok(Self { cluster, source, maker, transaction_seconds, plan, asks, _lock: lock })
+        Ok(Self { cluster, source, maker, transaction_seconds, plan, checked, asks, _lock: lock })
     }
 
     /// Identity of the cluster.
@@ -142,11 +145,27 @@ impl MetaDb {
         self.maker.published.went_back.borrow().clone()
     }
 
+    /// How often that was found. What was registered before may be lost.
+    pub fn times_back(&self) -> u64 {
+        self.maker.published.times_back.load(Ordering::Relaxed)
+    }
+
     /// Whether the database answers and this conductor is still the one that decides. Also learns
     /// of a decision whose fate was unknown.
     pub async fn check(&self) -> Result<(), DbError> {
         let base = Base::read(&mut self.read().await?).await?;
         self.maker.published.take_in(&base, self.maker.fencing_token)
+    }
+
+    /// The same at any time since this one: of many who ask at a time one looks.
+    async fn checked_since(&self, asked: Instant) -> Result<(), DbError> {
+        let mut checked = self.checked.lock().await;
+        if checked.is_none_or(|begun| begun < asked) {
+            let begun = Instant::now();
+            self.check().await?;
+            *checked = Some(begun);
+        }
+        Ok(())
     }
 
     /// Compares MetaDB with what this conductor has seen of it, as every decision does; that it is an older copy is noted.

@@ -74,19 +74,25 @@ impl News {
         self.last_event = self.last_event.max(last_event);
     }
 
-    /// Whether there is an event of a decision that is not in here: it is about to be, or its COMMIT was not answered.
-    pub(super) fn misses(&self, last_event: u64) -> bool {
-        last_event > self.last_event
+    /// Whether there are none, also none about to come, up to this event.
+    pub(super) fn are_none(&self, last_event: u64) -> bool {
+        let nothing = self.touched.is_empty() && !self.commons && !self.incomplete;
+        nothing && last_event <= self.last_event
     }
 
-    /// They are all there will ever be up to this event.
-    pub(super) fn give_up(&mut self, last_event: u64) {
-        self.incomplete |= self.misses(last_event);
-        self.last_event = self.last_event.max(last_event);
+    /// Takes those up to an event, if that is the last one and they are all here.
+    pub(super) fn take_through(&mut self, last_event: u64) -> Option<Self> {
+        (self.last_event == last_event).then(|| self.take())
     }
 
-    /// Takes them.
-    pub(super) fn take(&mut self) -> Self {
+    /// Takes them when no more can come up to this event: what is missing will always be.
+    pub(super) fn take_all(&mut self, last_event: u64) -> Self {
+        self.incomplete |= self.last_event != last_event;
+        self.last_event = last_event;
+        self.take()
+    }
+
+    fn take(&mut self) -> Self {
         std::mem::replace(self, Self::new(self.revision, self.last_event))
     }
 }
@@ -101,6 +107,7 @@ pub(super) struct Changes {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -114,35 +121,36 @@ mod tests {
         let mut news = News::new(7, 100);
         news.add(100, (8, 101), deleted(1, true));
         news.add(101, (8, 102), deleted(2, false));
-        let taken = news.take();
-        assert!(!taken.incomplete && !taken.commons && !news.misses(102));
+        assert!(!news.are_none(102));
+        assert!(news.take_through(101).is_none(), "there are newer ones");
+        let taken = news.take_through(102).unwrap();
+        assert!(!taken.incomplete && !taken.commons && news.are_none(102));
         let at: Vec<Option<u64>> = taken.touched.iter().map(|(_, at)| *at).collect();
         assert_eq!((at, taken.revision), (vec![Some(8), None], 8));
-        assert!(news.take().touched.is_empty());
 
         // Seen in MetaDB before it is here.
-        assert!(news.misses(103));
+        assert!(!news.are_none(103) && news.take_through(103).is_none());
         news.add(102, (8, 103), deleted(3, false));
-        assert!(!news.misses(103) && !news.take().incomplete);
+        assert!(!news.take_through(103).unwrap().incomplete);
 
         // Nothing came of which there is an event.
-        news.give_up(104);
-        assert!(!news.misses(104) && news.take().incomplete);
+        assert!(news.take_all(104).incomplete);
+        assert!(news.are_none(104));
         news.add(105, (9, 106), deleted(4, true));
-        let taken = news.take();
+        let taken = news.take_all(106);
         assert!(taken.incomplete && taken.touched.is_empty());
-        assert!(!news.take().incomplete, "it is read anew once");
+        assert!(!news.take_all(106).incomplete, "it is read anew once");
 
         let many = Changes {
             touches: vec![Touch::Forgotten(Uuid::nil()); TOUCHES_MAX],
             ..deleted(5, true)
         };
         news.add(106, (10, 107), many);
-        assert!(!news.take().incomplete);
+        assert!(!news.take_all(107).incomplete);
         for event in 107..=108 {
             let half = vec![Touch::Forgotten(Uuid::nil()); TOUCHES_MAX / 2 + 1];
             news.add(event, (10, event + 1), Changes { touches: half, ..Changes::default() });
         }
-        assert!(news.take().incomplete);
+        assert!(news.take_all(109).incomplete);
     }
 }

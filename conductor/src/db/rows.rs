@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::DbError;
 use super::backend::Transaction;
-use super::query::{query_as, query_scalar};
+use super::query::query_as;
 
 /// A node.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
@@ -242,10 +242,4 @@ pub(super) async fn disks(view: &mut Transaction) -> Result<Vec<DiskRow>, DbErro
     )
     .fetch_all(view)
     .await
-}
-
-pub(super) async fn revision(view: &mut Transaction) -> Result<u64, DbError> {
-    let revision: i64 =
-        query_scalar("SELECT revision FROM settings WHERE id = 1").fetch_one(view).await?;
-    super::numbers::narrow(revision, "revision")
 }

@@ -1,5 +1,7 @@
 //! What one node should be doing, as JSON: its part of the [`Plan`](super::plan::Plan).
 
+use std::time::Instant;
+
 use afs_decisions::{BLOCK_BYTES, NodeId, VolumeConfig};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -18,7 +20,7 @@ impl MetaDb {
         known: Option<Known>,
     ) -> Result<Option<String>, DbError> {
         // An old plan of a conductor that was replaced must reach nobody.
-        self.check().await?;
+        self.checked_since(Instant::now()).await?;
         let known = known.filter(|known| known.source == Some(self.source));
         self.plan().await?.state(node, self.cluster, self.source, known.map(|it| it.revision))
     }
@@ -37,8 +39,8 @@ impl MetaDb {
 
     async fn plan_anew(&self) -> Result<Plan, DbError> {
         let mut view = self.read().await?;
-        let revision = super::rows::revision(&mut view).await?;
-        Plan::read(&mut view, revision).await
+        let base = super::decision::Base::read(&mut view).await?;
+        Plan::read(&mut view, super::numbers::narrow(base.revision, "revision")?).await
     }
 }
 

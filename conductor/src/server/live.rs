@@ -32,8 +32,8 @@ struct Entry {
     last: Option<Seen>,
     /// When its first report arrived, until that is taken in.
     heard: Option<Instant>,
-    /// MetaDB has taken in what it rests on of a report like the last one.
-    registered: bool,
+    /// MetaDB has taken in what it rests on of a report like the last one, when it had been found so many times to be an older copy.
+    registered: Option<u64>,
     /// When its registration disappeared. A report that came later counts all the same.
     gone: Option<Instant>,
     noted: NodeLiveness,
@@ -41,13 +41,7 @@ struct Entry {
 
 impl Default for Entry {
     fn default() -> Self {
-        Self {
-            last: None,
-            heard: None,
-            registered: false,
-            gone: None,
-            noted: NodeLiveness::Unknown,
-        }
+        Self { last: None, heard: None, registered: None, gone: None, noted: NodeLiveness::Unknown }
     }
 }
 
@@ -145,11 +139,12 @@ impl Live {
         self.nodes.lock().remove(node);
     }
 
-    /// Whether MetaDB has taken in a report of this node that says the same in all that MetaDB rests on.
-    pub(super) fn has_registered(&self, report: &NodeReport) -> bool {
+    /// Whether MetaDB has taken in a report of this node that says the same in all that MetaDB rests on, and has not been found to
+    /// be an older copy since.
+    pub(super) fn has_registered(&self, report: &NodeReport, times_back: u64) -> bool {
         let nodes = self.nodes.lock();
         let Some(entry) = nodes.get(&report.node) else { return false };
-        let last = entry.last.as_ref().filter(|_| entry.registered);
+        let last = entry.last.as_ref().filter(|_| entry.registered == Some(times_back));
         last.is_some_and(|last| registers_the_same(&last.report, report))
     }
 
@@ -157,14 +152,14 @@ impl Live {
     pub(super) fn update(
         &self,
         report: NodeReport,
-        registered: bool,
+        registered: Option<u64>,
     ) -> (Option<Arc<NodeReport>>, Arc<NodeReport>) {
         let seen = Seen { at: Instant::now(), report: Arc::new(report) };
         let name = seen.report.node.clone();
         let before = {
             let mut nodes = self.nodes.lock();
             let entry = nodes.entry(name).or_default();
-            entry.registered |= registered;
+            entry.registered = registered.or(entry.registered);
             entry.last.replace(seen.clone())
         };
         let known = before.as_ref().map_or(&[][..], |seen| &seen.report.unreachable);

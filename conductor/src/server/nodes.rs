@@ -34,7 +34,8 @@ pub(super) async fn take_in(
     let known = shared.db.known_revision()?;
     // A thousand nodes report several times a second. What MetaDB rests on hardly ever changes while a node is there.
     let is_news = !heard.was_up || report.applied_revision > known;
-    let registers = is_news || !shared.live.has_registered(&report);
+    let times_back = shared.db.times_back();
+    let registers = is_news || !shared.live.has_registered(&report, times_back);
     let revision = if registers {
         let has = |node: &str, disk| shared.live.may_have(node, disk);
         let registered = shared.db.register(&report, has).await;
@@ -45,7 +46,7 @@ pub(super) async fn take_in(
     } else {
         known
     };
-    let (before, now) = shared.live.update(report, registers);
+    let (before, now) = shared.live.update(report, registers.then_some(times_back));
     for (kind, message) in news(before.as_deref(), &now) {
         shared.db.note(Severity::Warning, kind, name, message).await?;
     }

@@ -12,19 +12,24 @@ mod volumes;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use afs_decisions::{Asker, ClusterView, NodeId, VolumeConfig, needs_election};
-use tokio::sync::{MappedMutexGuard, MutexGuard};
+use tokio::sync::RwLockReadGuard;
 use uuid::Uuid;
 
 use super::backend::Transaction;
-use super::decision::Published;
+use super::decision::{Base, Published};
 use super::news::{News, Touched};
-use super::rows::{self, NodeRow, Snapshot};
-use super::turns::Turn;
+use super::numbers::narrow;
+use super::rows::{NodeRow, Snapshot};
 use super::{DbError, MetaDb};
 pub(super) use commons::{Commons, Exported, Own};
 use volumes::{Effect, Volumes};
+
+/// Views that are tried before a turn is taken, and the pause between them.
+const VIEWS_MAX: u32 = 20;
+const VIEW_PAUSE: Duration = Duration::from_millis(2);
 
 /// The plan, and whether what is not about volumes has changed since.
 #[derive(Debug, Default)]
@@ -34,23 +39,22 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// Brings the volumes up to date, or forgets the plan when that cannot be done. Whether nothing is missing: with the turn of a
-    /// decision that is sure.
-    fn follow(&mut self, published: &Published, turn: Option<&Turn>) -> bool {
+    /// The plan, if it is as MetaDB is now; its volumes at least.
+    fn current(&self, published: &Published, whole: bool) -> Option<&Plan> {
         let last_event = *published.last_event.borrow();
-        let mut news = published.news.lock();
-        if turn.is_some() {
-            news.give_up(last_event);
-        }
-        let whole = !news.misses(last_event);
-        let News { touched, commons, incomplete, revision, .. } = news.take();
-        drop(news);
+        let follows =
+            published.news.lock().are_none(last_event) && !(whole && self.commons_changed);
+        self.plan.as_ref().filter(|_| follows)
+    }
+
+    /// Brings the volumes up to date, or forgets the plan when that cannot be done.
+    fn follow(&mut self, news: News) {
+        let News { touched, commons, incomplete, revision, .. } = news;
         self.commons_changed |= commons;
         match &mut self.plan {
             Some(plan) if !incomplete => plan.follow(&touched, revision),
             plan => *plan = None,
         }
-        whole
     }
 }
 
@@ -78,6 +82,9 @@ pub enum Concern {
     Nothing,
     /// It changes nothing there.
     Number,
+    /// The number is the same, but somebody else told the node. What that was may be lost: after MetaDB was replaced by an older
+    /// copy a number is given twice, should only nodes that did not know of it have been heard.
+    Source,
     /// It changes what the node should be doing, or the node is not known.
     Duties,
 }
@@ -88,7 +95,10 @@ impl MetaDb {
         let plan = self.plan().await?;
         let Some((_, own)) = plan.commons.node(node) else { return Ok(Concern::Duties) };
         Ok(match known.revision {
-            revision if revision == plan.revision => Concern::Nothing,
+            revision if revision == plan.revision => match known.source {
+                Some(source) if source != self.source => Concern::Source,
+                _ => Concern::Nothing,
+            },
             revision if revision > plan.revision || plan.changed(own) > revision => Concern::Duties,
             _ => Concern::Number,
         })
@@ -112,7 +122,7 @@ impl MetaDb {
     /// Everything at one moment.
     pub async fn snapshot(&self) -> Result<Snapshot, DbError> {
         // Operators must not read in an old plan of a conductor that was replaced either.
-        self.check().await?;
+        self.checked_since(Instant::now()).await?;
         let plan = self.plan().await?;
         Ok(plan.snapshot())
     }
@@ -176,36 +186,63 @@ impl MetaDb {
     /// The plan as of now.
     ///
     /// It may wait for a turn, so nobody asks for it within a decision.
-    pub(super) async fn plan(&self) -> Result<MappedMutexGuard<'_, Plan>, DbError> {
+    pub(super) async fn plan(&self) -> Result<RwLockReadGuard<'_, Plan>, DbError> {
         self.current(true).await
     }
 
-    /// The same, with volumes as of now and everything else as it was lately: for elections, which wait for nobody.
-    async fn volumes(&self) -> Result<MappedMutexGuard<'_, Plan>, DbError> {
+    /// The same, with volumes as of now and everything else as it was lately, which costs no look at MetaDB.
+    async fn volumes(&self) -> Result<RwLockReadGuard<'_, Plan>, DbError> {
         self.current(false).await
     }
 
-    async fn current(&self, whole: bool) -> Result<MappedMutexGuard<'_, Plan>, DbError> {
+    async fn current(&self, whole: bool) -> Result<RwLockReadGuard<'_, Plan>, DbError> {
         let published = &self.maker.published;
         published.refuse_if_fenced()?;
-        let mut keeper = self.plan.lock().await;
-        let up_to_date = keeper.follow(published, None);
-        if !up_to_date || keeper.plan.is_none() || (whole && keeper.commons_changed) {
-            // With the turn nothing is decided between the news and the view, so they are of one moment.
-            let turn = self.maker.turns.next().await?;
-            let mut view = self.read().await?;
-            let revision = rows::revision(&mut view).await?;
-            keeper.follow(published, Some(&turn));
-            drop(turn);
+        let known = self.plan.read().await;
+        if let Ok(plan) = RwLockReadGuard::try_map(known, |it| it.current(published, whole)) {
+            return Ok(plan);
+        }
+        let mut keeper = self.plan.write().await;
+        let last_event = *published.last_event.borrow();
+        let news = published.news.lock().take_through(last_event);
+        let complete = news.map(|news| keeper.follow(news)).is_some();
+        if !complete || keeper.plan.is_none() || (whole && keeper.commons_changed) {
+            let (mut view, base, news) = self.view_with_news().await?;
+            keeper.follow(news);
             let Keeper { plan, commons_changed } = &mut *keeper;
             match plan {
                 Some(plan) if *commons_changed => plan.refresh(&mut view).await?,
                 Some(_) => {}
-                None => *plan = Some(Plan::read(&mut view, revision).await?),
+                None => {
+                    let revision = narrow(base.revision, "revision")?;
+                    *plan = Some(Plan::read(&mut view, revision).await?);
+                }
             }
             *commons_changed = false;
         }
-        MutexGuard::try_map(keeper, |keeper| keeper.plan.as_mut()).map_err(|_| DbError::Interrupted)
+        let plan = RwLockReadGuard::try_map(keeper.downgrade(), |keeper| keeper.plan.as_ref());
+        plan.map_err(|_| DbError::Interrupted)
+    }
+
+    /// A view, and the news up to the same moment. Decisions seldom come in between; when they always do, or one is missing, this
+    /// takes a turn of its own, with which it is sure that nothing comes any more.
+    async fn view_with_news(&self) -> Result<(Transaction, Base, News), DbError> {
+        let news = &self.maker.published.news;
+        for _ in 0..VIEWS_MAX {
+            let mut view = self.read().await?;
+            let base = Base::read(&mut view).await?;
+            let taken = news.lock().take_through(narrow(base.last_event, "event id")?);
+            if let Some(taken) = taken {
+                return Ok((view, base, taken));
+            }
+            tokio::time::sleep(VIEW_PAUSE).await;
+        }
+        let turn = self.maker.turns.next().await?;
+        let mut view = self.read().await?;
+        let base = Base::read(&mut view).await?;
+        let taken = news.lock().take_all(narrow(base.last_event, "event id")?);
+        drop(turn);
+        Ok((view, base, taken))
     }
 }
 

@@ -8,6 +8,7 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
+use tokio::time::{Instant, sleep_until};
 
 use crate::api::{ErrorBody, NodeReport, ReportAnswer, StateNews, StateQuery};
 use crate::db::{Concern, Known};
@@ -19,8 +20,10 @@ use crate::server::front::Active;
 
 /// Longest wait for news.
 const WAIT_MAX: Duration = Duration::from_secs(60);
-/// Half of the longest that a revision which changes nothing for a node is kept from it.
-const UNHURRIED: Duration = Duration::from_secs(1);
+/// The longest that a revision which changes nothing for a node is kept from it, and half of the shortest.
+const UNHURRIED: Duration = Duration::from_secs(2);
+/// The same of a state that is most probably what the node knows already.
+const UNHURRIED_ALL: Duration = Duration::from_secs(24);
 
 /// Report what a node has and did
 ///
@@ -55,6 +58,7 @@ pub(super) async fn state(
         let wait = Duration::from_secs(query.wait.unwrap_or(0));
         match wait_bounded(&shared, wait, news(&shared, &name, known)).await? {
             Some(news) => news?,
+            None if shared.db.concern(&name, known).await? == Concern::Number => {}
             None => return Ok(StatusCode::NO_CONTENT.into_response()),
         }
     }
@@ -67,18 +71,21 @@ pub(super) async fn state(
 /// Waits for something to tell a node. A decision may wake a thousand nodes, of which it concerns three: those go first.
 async fn news(shared: &Shared, node: &str, known: Known) -> Result<(), ApiError> {
     let mut revision = shared.db.revision();
-    let unhurried = tokio::time::sleep(UNHURRIED.mul_f64(1.0 + share(node)));
-    tokio::pin!(unhurried);
+    let mut latest: Option<Instant> = None;
     loop {
         revision.borrow_and_update();
-        let number_only = match shared.db.concern(node, known).await? {
+        let within = match shared.db.concern(node, known).await? {
             Concern::Duties => return Ok(()),
-            Concern::Number => true,
-            Concern::Nothing => false,
+            Concern::Number => UNHURRIED,
+            // All of it, to all nodes, after each change of the conductor.
+            Concern::Source => UNHURRIED_ALL,
+            Concern::Nothing => WAIT_MAX,
         };
+        let at = Instant::now() + within.mul_f64((1.0 + share(node)) / 2.0);
+        let at = *latest.insert(latest.map_or(at, |latest| latest.min(at)));
         tokio::select! {
             changed = revision.changed() => changed.map_err(|_| ApiError::stopping())?,
-            () = &mut unhurried, if number_only => return Ok(()),
+            () = sleep_until(at) => return Ok(()),
         }
     }
 }

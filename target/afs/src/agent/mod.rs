@@ -187,8 +187,10 @@ impl<N: Converge> Agent<N> {
                     if backoff.succeeded() {
                         tracing::info!("the conductor is back");
                     }
-                    let revision = known.as_ref().map(|known| known.revision);
-                    if let Some(state) = state.filter(|state| Some(state.revision) != revision) {
+                    // After MetaDB was replaced by an older copy another state may have the same number.
+                    let which = |state: &NodeState| (state.revision, state.source);
+                    let before = known.as_ref().map(which);
+                    if let Some(state) = state.filter(|state| Some(which(state)) != before) {
                         known = Some(self.apply(state).await);
                     }
                 }
