@@ -253,8 +253,14 @@ impl VolumeClient {
         let reads = kind == READ;
         let header = Forward::of(kind, self.tick.get().1, lba, blocks);
         let patience = self.host.cluster().params.patience;
-        let answer = timeout(patience, link.call(header, data, reply)).await;
-        let answer = match answer.unwrap_or(Err(LinkError::Lost)) {
+        let answer = tokio::select! {
+            biased;
+            answer = timeout(patience, link.call(header, data, reply)) => {
+                answer.unwrap_or(Err(LinkError::Lost))
+            }
+            () = self.deposed(leader) => Err(LinkError::Lost),
+        };
+        let answer = match answer {
             Ok(answer) => answer,
             Err(LinkError::Unreachable) => return Err(Failed::OutOfReach(leader)),
             Err(LinkError::Lost) if reads => return Err(Failed::Again),
@@ -271,6 +277,24 @@ impl VolumeClient {
             FULL => Err(Failed::With(VolumeError::Full)),
             MEDIA => Err(Failed::With(VolumeError::Media)),
             _ => Err(Failed::With(VolumeError::Unavailable)),
+        }
+    }
+
+    /// Ends some time after another node is to lead: one that hands over has answered by then, one that stands still never does,
+    /// and its connection is not lost by that.
+    async fn deposed(&self, leader: NodeId) {
+        let cluster = self.host.cluster();
+        let mut changes = cluster.changes();
+        loop {
+            while cluster.leader_of(self.volume) == Some(leader) {
+                if changes.changed().await.is_err() {
+                    return std::future::pending().await;
+                }
+            }
+            sleep(cluster.params.answer).await;
+            if cluster.leader_of(self.volume) != Some(leader) {
+                return;
+            }
         }
     }
 

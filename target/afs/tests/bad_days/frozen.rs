@@ -7,6 +7,8 @@ use crate::host::{Host, Path};
 use crate::rig::Cluster;
 
 const FROZEN: Duration = Duration::from_secs(30);
+/// After this time a node fails an I/O for which there is no leader.
+const HOSTS_PATIENCE: Duration = Duration::from_secs(20);
 /// Longer than the time after which a reactor that stood still gives up its hosts' connections; a host that does not see its
 /// connection end waits longer than that, too.
 const SILENT: Duration = Duration::from_millis(2500);
@@ -79,6 +81,25 @@ fn a_late_write_of_a_dead_path_never_lands_on_a_newer_one() {
     cluster.healed();
     host.assert_all_replicas(&cluster, 3, &[3]);
     drop(old);
+}
+
+/// A host may reach a volume through a node that forwards to the one that stands still. Its connection is well, so nothing but that
+/// node can tell it to try again.
+#[test]
+fn what_was_forwarded_to_a_leader_that_stands_still_does_not_outlast_its_reign() {
+    let cluster = Cluster::with_volume();
+    let host = Host::new(&cluster);
+    cluster.lead(0);
+    let begun = Instant::now();
+    let write = late_write(&host, &cluster, 0, 1, 4, false).unwrap();
+    write.recv_timeout(SOON).unwrap();
+    let took = begun.elapsed();
+    assert!(took < HOSTS_PATIENCE / 2, "{took:?}");
+    let leader = cluster.leader_but(Some(0));
+    overwrite(&host, leader, 4);
+    cluster.nodes[0].signal("CONT");
+    cluster.healed();
+    host.assert_all_replicas(&cluster, 4, &[3]);
 }
 
 /// A write through node `through` while node `still` stands still. The path is given up: closed, or left as it is.
