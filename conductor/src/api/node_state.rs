@@ -22,7 +22,8 @@ pub struct StateQuery {
     /// any other, also a lower one, is answered: at once, or within some seconds when it changes
     /// nothing but the number.
     pub after: Option<u64>,
-    /// [`NodeState::source`] of what the node knows. Given that, the answer has only what is new.
+    /// [`NodeState::source`] of what the node knows. Given that, the answer has only what is new. One that was told by another term
+    /// is told all of it, within half a minute also when the revision is the same.
     pub source: Option<Uuid>,
     /// Longest wait in seconds, 0 to 60; then the answer is 204 with no body.
     pub wait: Option<u64>,

@@ -284,20 +284,16 @@ impl Task {
 
     /// What is wrong with one is no reason to refuse the others of its group. What is wrong with MetaDB is one to refuse all that
     /// wait: they would find out one group after the other.
-    async fn failed(&self, group: Vec<Waiting>, mut error: DbError) {
+    async fn failed(&self, group: Vec<Waiting>, error: DbError) {
         let mut group = VecDeque::from(group);
-        while of_all(&error).is_none() {
+        let mut all = of_all(&error);
+        while all.is_none() {
             let Some(waiting) = group.pop_front() else { return };
-            let alone = self.decide(std::slice::from_ref(&waiting)).await;
-            let answer = match alone {
-                Ok(all) => all.into_iter().next().unwrap_or(Err(DbError::Interrupted)),
-                Err(alone) => {
-                    let answer = of_all(&alone);
-                    error = alone;
-                    match answer {
-                        Some(answer) => Err(answer),
-                        None => Err(std::mem::replace(&mut error, DbError::Damaged(String::new()))),
-                    }
+            let answer = match self.decide(std::slice::from_ref(&waiting)).await {
+                Ok(alone) => alone.into_iter().next().unwrap_or(Err(DbError::Interrupted)),
+                Err(error) => {
+                    all = of_all(&error);
+                    Err(error)
                 }
             };
             let _ = waiting.answer.send(answer);
@@ -307,7 +303,7 @@ impl Task {
             (std::mem::take(&mut queue.urgent), std::mem::take(&mut queue.others))
         };
         for Waiting { answer, .. } in group.into_iter().chain(urgent).chain(others) {
-            let _ = answer.send(Err(of_all(&error).unwrap_or(DbError::Interrupted)));
+            let _ = answer.send(Err(all.as_ref().and_then(of_all).unwrap_or(DbError::Interrupted)));
         }
     }
 
