@@ -62,6 +62,19 @@ fn play(scene: &Scene, cluster: &mut GuestCluster) -> Result<()> {
     cluster.healed("trio").context("after it went on")?;
     load.go_on(0, DEADLINE).context("after it went on")?;
 
+    // The device between the nodes goes: they reach each other by TCP, and by RDMA again when it is back. The node that led until
+    // now has connections that it does not use any more; they must not keep the device.
+    let next = (cluster.leader("trio")? + 1) % cluster.targets().len();
+    cluster.conductor()?.call(&format!("volume lead trio --on n{}", next + 1))?;
+    cluster.leader_reaches_peers_by("trio", Transport::Rdma)?;
+    soft_rdma::remove(&scene.guest, PEERS_DEVICE)?;
+    cluster.leader_reaches_peers_by("trio", Transport::Tcp)?;
+    load.go_on(0, DEADLINE).context("without the device between the nodes")?;
+    soft_rdma::start(&scene.guest, PEERS_DEVICE + 1)?;
+    cluster.leader_reaches_peers_by("trio", Transport::Rdma)?;
+    cluster.healed("trio").context("after the device was back")?;
+    load.go_on(0, DEADLINE).context("after the device was back")?;
+
     // Nodes go on with what they were told, and ask again.
     cluster.conductor_program().kill()?;
     load.go_on(0, DEADLINE).context("without a conductor")?;
@@ -73,15 +86,6 @@ fn play(scene: &Scene, cluster: &mut GuestCluster) -> Result<()> {
     cluster.start_all()?;
     cluster.healed("trio").context("after all were killed")?;
     load.go_on(0, DEADLINE).context("after all were killed")?;
-
-    // The device between the nodes goes: they reach each other by TCP, and by RDMA again when it is back.
-    soft_rdma::remove(&scene.guest, PEERS_DEVICE)?;
-    cluster.leader_reaches_peers_by("trio", Transport::Tcp)?;
-    load.go_on(0, DEADLINE).context("without the device between the nodes")?;
-    soft_rdma::start(&scene.guest, PEERS_DEVICE + 1)?;
-    cluster.leader_reaches_peers_by("trio", Transport::Rdma)?;
-    cluster.healed("trio").context("after the device was back")?;
-    load.go_on(0, DEADLINE).context("after the device was back")?;
     load.finish(DEADLINE)?;
 
     same_on_all(host, cluster, &disk)?;

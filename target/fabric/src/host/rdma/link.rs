@@ -12,16 +12,22 @@ use super::super::table::Table;
 
 /// See the module.
 pub(in super::super) struct RdmaLink {
-    /// Until the connection has ended.
-    pair: RefCell<Option<QueuePair>>,
-    device: RdmaDevice,
+    /// Until the connection has ended. A queue that nobody uses may be kept for long after that, and must not keep a device open
+    /// that was removed.
+    ends: RefCell<Option<Ends>>,
     /// Longest in-capsule data in bytes; 0 on the admin queue (CONFORMANCE R-11).
     in_capsule_bytes: u32,
 }
 
+/// What a connection rests on.
+struct Ends {
+    pair: QueuePair,
+    device: RdmaDevice,
+}
+
 impl RdmaLink {
     pub(super) fn new(pair: QueuePair, device: RdmaDevice, in_capsule_bytes: u32) -> RdmaLink {
-        RdmaLink { pair: RefCell::new(Some(pair)), device, in_capsule_bytes }
+        RdmaLink { ends: RefCell::new(Some(Ends { pair, device })), in_capsule_bytes }
     }
 
     /// Queues a command whose slot was taken. Data that no key covers ends the command at once.
@@ -34,6 +40,10 @@ impl RdmaLink {
     ) {
         let cid = sqe.cid();
         let Some(slot) = table.slot(cid) else { return };
+        let ends = self.ends.borrow();
+        let Some(Ends { pair, device }) = ends.as_ref() else {
+            return table.complete(cid, Err(HostError::Closed));
+        };
         let mut payload = None;
         let sgl = match data {
             HostData::None => Some(keyed(RemoteMemory { address: 0, key: 0 }, 0)),
@@ -42,39 +52,38 @@ impl RdmaLink {
                 Some(Sgl::in_capsule(length))
             }
             HostData::Out(buffer) => {
-                let memory = self.device.remote_key(&buffer);
+                let memory = device.remote_key(&buffer);
                 slot.output = Some(buffer);
                 memory.map(|memory| keyed(memory, length))
             }
             HostData::In(buffer) => {
-                let memory = self.device.remote_key(&buffer);
+                let memory = device.remote_key(&buffer);
                 slot.input = Some(buffer);
                 memory.map(|memory| keyed(memory, length))
             }
         };
-        match (sgl, self.pair.borrow().as_ref()) {
-            (Some(sgl), Some(pair)) => {
+        match sgl {
+            Some(sgl) => {
                 sqe.sgl = sgl;
                 pair.send(cid, sqe.as_bytes(), payload, None, None);
             }
-            (None, Some(_)) => {
+            None => {
                 let why =
                     HostError::Argument("the buffer cannot be registered with the RDMA device");
                 table.complete(cid, Err(why));
             }
-            (_, None) => table.complete(cid, Err(HostError::Closed)),
         }
     }
 
     /// Lets `action` use the queue pair, if it is still there.
     pub(super) fn with_pair<T>(&self, action: impl FnOnce(&QueuePair) -> T) -> Option<T> {
-        self.pair.borrow().as_ref().map(action)
+        self.ends.borrow().as_ref().map(|ends| action(&ends.pair))
     }
 
-    /// Destroys the queue pair: from now on the controller cannot write to any buffer.
+    /// Destroys the queue pair: from now on the controller cannot write to any buffer. Lets go of the device, too.
     pub(super) fn destroy(&self) {
-        let pair = self.pair.take();
-        drop(pair);
+        let ends = self.ends.take();
+        drop(ends);
     }
 
     /// Ends a command with the completion that came in a message of `len` bytes.
