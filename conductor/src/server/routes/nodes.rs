@@ -76,16 +76,16 @@ async fn news(shared: &Shared, node: &str, known: Known) -> Result<(), ApiError>
         revision.borrow_and_update();
         let within = match shared.db.concern(node, known).await? {
             Concern::Duties => return Ok(()),
-            Concern::Number => UNHURRIED,
+            Concern::Number => Some(UNHURRIED),
             // All of it, to all nodes, after each change of the conductor.
-            Concern::Source => UNHURRIED_ALL,
-            Concern::Nothing => WAIT_MAX,
+            Concern::Source => Some(UNHURRIED_ALL),
+            Concern::Nothing => None,
         };
-        let at = Instant::now() + within.mul_f64((1.0 + share(node)) / 2.0);
-        let at = *latest.insert(latest.map_or(at, |latest| latest.min(at)));
+        let at = within.map(|within| Instant::now() + within.mul_f64((1.0 + share(node)) / 2.0));
+        latest = latest.into_iter().chain(at).min();
         tokio::select! {
             changed = revision.changed() => changed.map_err(|_| ApiError::stopping())?,
-            () = sleep_until(at) => return Ok(()),
+            () = sleep_until(latest.unwrap_or_else(Instant::now)), if latest.is_some() => return Ok(()),
         }
     }
 }
