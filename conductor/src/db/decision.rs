@@ -152,9 +152,6 @@ pub(super) struct Decision {
     /// Numbers after this decision are above these.
     seen: Base,
     timing: Timing,
-    changed: bool,
-    /// All that it changes are volumes.
-    only_volumes: bool,
     changes: Changes,
     went_back: Option<String>,
     drafts: Vec<Draft>,
@@ -208,8 +205,6 @@ impl Decision {
             base,
             seen: base,
             timing,
-            changed: false,
-            only_volumes: false,
             changes: Changes::default(),
             went_back: None,
             drafts: Vec::new(),
@@ -267,7 +262,7 @@ impl Decision {
         );
         tracing::error!("{message}");
         self.went_back = Some(message.clone());
-        self.changed = true;
+        self.changes.moved = true;
         self.note(Severity::Warning, "metadb_went_back", "metadb", message);
     }
 
@@ -281,11 +276,6 @@ impl Decision {
         self.changes.touches.push(touch);
     }
 
-    /// Nothing changes but the volumes that are touched, unless it is said.
-    pub(super) fn only_volumes(&mut self) {
-        self.only_volumes = true;
-    }
-
     /// Something about nodes or their disks changes, be it something that they need not be told.
     pub(super) fn nodes_changed(&mut self) {
         self.changes.commons = true;
@@ -293,13 +283,19 @@ impl Decision {
 
     /// Records a change that nodes must learn of.
     pub(super) fn changed(&mut self, kind: &'static str, subject: &str, message: String) {
-        self.changed = true;
+        self.changes.commons = true;
+        self.volume_changed(kind, subject, message);
+    }
+
+    /// The same, of volumes alone, which are touched.
+    pub(super) fn volume_changed(&mut self, kind: &'static str, subject: &str, message: String) {
+        self.changes.moved = true;
         self.note(Severity::Info, kind, subject, message);
     }
 
-    /// The same, when somebody should look at it.
+    /// As [`volume_changed`](Self::volume_changed), when somebody should look at it.
     pub(super) fn warn(&mut self, kind: &'static str, subject: &str, message: String) {
-        self.changed = true;
+        self.changes.moved = true;
         self.note(Severity::Warning, kind, subject, message);
     }
 
@@ -323,15 +319,12 @@ impl Decision {
             drop(self.turn);
             return Ok(Decided { value, revision });
         }
-        let revision = self.seen.revision.saturating_add(i64::from(self.changed));
+        let revision = self.seen.revision.saturating_add(i64::from(self.changes.moved));
         let first_event = self.seen.last_event.saturating_add(1);
         let last_event = self.seen.last_event.saturating_add(sql(self.drafts.len()));
         self.swap(revision, last_event).await?;
         self.write_events(revision).await?;
-        let Self { transaction, turn, maker, id, went_back, timing, changed, .. } = self;
-        let mut changes = self.changes;
-        changes.commons |= changed && !self.only_volumes;
-        changes.moved = changed;
+        let Self { transaction, turn, maker, id, went_back, timing, changes, .. } = self;
         let base_event = narrow(self.base.last_event, "event id")?;
         let numbers = (narrow(revision, "revision")?, narrow(last_event, "event id")?);
         // On its own task: a caller that goes away must not leave a commit without its news.

@@ -35,8 +35,6 @@ impl MetaDb {
         has: impl Fn(&str, Uuid) -> bool,
     ) -> Result<Decided<()>, DbError> {
         let mut decision = self.begin().await?;
-        // But for what says otherwise below.
-        decision.only_volumes();
         let applied = sql(report.applied_revision);
         decision.seen_elsewhere(applied, &format!("node {}", report.node));
         let id = join(&mut decision, &report.node).await?;
@@ -126,7 +124,6 @@ async fn join(decision: &mut Decision, node: &str) -> Result<NodeId, DbError> {
     for nqn in nqns {
         give_controller_ids(decision.connection(), &nqn, node).await?;
     }
-    decision.nodes_changed();
     decision.changed("node_joined", node, format!("node {node} joined the cluster"));
     Ok(NodeId(narrow(id, "number of a node")?))
 }
@@ -179,7 +176,6 @@ async fn peer_portals(decision: &mut Decision, report: &NodeReport) -> Result<()
     }
     let list: Vec<String> = reported.iter().map(Listener::to_string).collect();
     let message = format!("nodes reach node {node} at {}", list.join(", "));
-    decision.nodes_changed();
     decision.changed("peer_portals_changed", node, message);
     Ok(())
 }
@@ -262,7 +258,6 @@ async fn portals(decision: &mut Decision, report: &NodeReport) -> Result<(), DbE
     }
     let list: Vec<String> = reported.iter().map(Listener::to_string).collect();
     let message = format!("node {node} listens on {}", list.join(", "));
-    decision.nodes_changed();
     decision.changed("portals_changed", node, message);
     Ok(())
 }
@@ -391,7 +386,6 @@ async fn register_disk(
 }
 
 async fn write_disk(decision: &mut Decision, node: &str, disk: &DiskReport) -> Result<(), DbError> {
-    decision.nodes_changed();
     query(
         "INSERT INTO disks (uuid, node, kind, path, total_bytes) VALUES ($1, $2, $3, $4, $5) \
          ON CONFLICT (uuid) DO UPDATE SET node = excluded.node, kind = excluded.kind, \
@@ -422,7 +416,11 @@ async fn replica_deleted(
     .await?;
     if updated == 1 {
         decision.touch(Touch::Forgotten(replica));
-        decision.changed("replica_deleted", node, format!("node {node} deleted replica {replica}"));
+        decision.volume_changed(
+            "replica_deleted",
+            node,
+            format!("node {node} deleted replica {replica}"),
+        );
     }
     Ok(())
 }

@@ -33,8 +33,7 @@ impl MetaDb {
         let next = move_leader(&config, to, view).map_err(denied(&volume.name))?;
         configs::store(&mut decision, &config, &next, &BTreeMap::new()).await?;
         let message = format!("node {node} is to lead volume {}", volume.name);
-        decision.changed("leader_moved", &volume.name, message);
-        decision.only_volumes();
+        decision.volume_changed("leader_moved", &volume.name, message);
         decision.commit(volume.uuid).await
     }
 
@@ -67,7 +66,6 @@ impl MetaDb {
             "replica {replica} alone is in sync in shard {shard} of {name} by force; {lost}"
         );
         decision.warn("replica_forced", name, message);
-        decision.only_volumes();
         decision.commit(volume.uuid).await
     }
 
@@ -80,8 +78,7 @@ impl MetaDb {
             configs::store(&mut decision, &config, &next, &BTreeMap::new()).await?;
             let name = &volume.name;
             let message = format!("volume {name} needs {min} in-sync replica(s) to take writes");
-            decision.changed("min_in_sync_changed", name, message);
-            decision.only_volumes();
+            decision.volume_changed("min_in_sync_changed", name, message);
         }
         decision.commit(volume.uuid).await
     }
@@ -111,7 +108,6 @@ impl MetaDb {
             let dropped = dropped(&config, &next);
             let message = format!("{leader} is to lead volume {name} instead of {before}{dropped}");
             decision.warn("leader_elected", &name, message);
-            decision.only_volumes();
             elected += 1;
         }
         decision.commit(elected).await
@@ -133,8 +129,7 @@ impl MetaDb {
         configs::store(&mut decision, &config, &next, &[(place.replica, disk)].into()).await?;
         let node = node_word(decision.connection(), Some(node)).await?;
         let message = format!("{node} is to hold a further replica of shard {shard} of {name}");
-        decision.changed("replica_added", &name, message);
-        decision.only_volumes();
+        decision.volume_changed("replica_added", &name, message);
         decision.commit(place.replica).await
     }
 
@@ -152,8 +147,7 @@ impl MetaDb {
         configs::store(&mut decision, &config, &next, &BTreeMap::new()).await?;
         let message =
             format!("replica {replica} of shard {shard} of {name} is not needed any more");
-        decision.changed("replica_removed", &name, message);
-        decision.only_volumes();
+        decision.volume_changed("replica_removed", &name, message);
         decision.commit(()).await
     }
 }

@@ -160,8 +160,7 @@ impl MetaDb {
             grow_to(&mut decision, &volume, row, view).await?;
             let (old, new) = (human(volume.size_bytes), human(size_bytes));
             let message = format!("volume {} grew from {old} to {new}", volume.name);
-            decision.changed("volume_resized", &volume.name, message);
-            decision.only_volumes();
+            decision.volume_changed("volume_resized", &volume.name, message);
         }
         decision.commit(volume.uuid).await
     }
@@ -194,8 +193,7 @@ impl MetaDb {
             .execute(decision.connection())
             .await?;
         let message = format!("volume {} ({}) deleted", volume.name, volume.uuid);
-        decision.changed("volume_deleted", &volume.name, message);
-        decision.only_volumes();
+        decision.volume_changed("volume_deleted", &volume.name, message);
         decision.touch(Touch::Deleted(volume.uuid));
         decision.commit(volume.uuid).await
     }
@@ -238,8 +236,7 @@ async fn create_in(
         configs::insert_member(decision, uuid, shard, member, disk).await?;
     }
     let message = format!("volume {name} ({}) made{}", human(size_bytes), where_to(new));
-    decision.changed("volume_created", name, message);
-    decision.only_volumes();
+    decision.volume_changed("volume_created", name, message);
     let disks = placed.disks.into_iter().collect();
     decision.touch(Touch::Put { config: config.clone(), row: Some(row), disks });
     Ok(config)
