@@ -93,7 +93,7 @@ impl GuestCluster {
 
     /// Kills the conductor and all nodes.
     pub fn kill_all(&mut self) -> Result<()> {
-        std::iter::once(&mut self.conductor).chain(&mut self.nodes).try_for_each(Program::kill)
+        self.members().try_for_each(Program::kill)
     }
 
     /// Starts them again.
@@ -101,6 +101,10 @@ impl GuestCluster {
         self.conductor.start()?;
         self.nodes.iter_mut().try_for_each(Program::launch)?;
         self.nodes.iter_mut().try_for_each(Program::ready)
+    }
+
+    fn members(&mut self) -> impl Iterator<Item = &mut Program> {
+        std::iter::once(&mut self.conductor).chain(&mut self.nodes)
     }
 
     /// A node by its index.
@@ -148,8 +152,7 @@ impl GuestCluster {
 
     /// The ends of all logs.
     pub fn logs(&mut self, lines: usize) -> String {
-        let members = std::iter::once(&mut self.conductor).chain(&mut self.nodes);
-        let logs = members.map(|member| {
+        let logs = self.members().map(|member| {
             let log = tail(&member.log(), lines);
             format!("--- {}\n{log}\n", member.name())
         });
@@ -158,7 +161,7 @@ impl GuestCluster {
 
     /// Fails when a log tells of a panic, or a process ended by itself.
     pub fn assert_well(&mut self) -> Result<()> {
-        for member in std::iter::once(&mut self.conductor).chain(&mut self.nodes) {
+        for member in self.members() {
             if let Some(line) = member.log().lines().find(|line| line.contains("panicked at")) {
                 bail!("{} panicked: {line}", member.name());
             }

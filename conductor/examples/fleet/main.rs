@@ -5,9 +5,8 @@
 //! `fleet prepare PLACE NODES VOLUMES EXPORTED` fills an empty MetaDB, without a conductor.
 //!
 //! `fleet run API NODES SECONDS` brings all nodes up within so many seconds and prints `ready SECONDS CLAIMS LOST`. Each line that
-//! it is then given kills a node; it prints what became of that: `led held decided-ms told-ms claimed-ms
-//! dropped-ms lost`. What is lost are
-//! volumes that were taken from nodes that did not die, so far.
+//! it is then given kills a node; it prints what became of that: `led held decided-ms told-ms claimed-ms dropped-ms lost`. What is
+//! lost are volumes that were taken from nodes that did not die, so far.
 #![allow(clippy::unwrap_used, reason = "a tool for measurements: whatever fails ends it")]
 
 mod node;
