@@ -1,8 +1,8 @@
 //! What MetaDB holds, row by row, and one consistent view of all of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use afs_decisions::VolumeConfig;
+use afs_decisions::{NodeId, VolumeConfig};
 use uuid::Uuid;
 
 use super::DbError;
@@ -173,6 +173,8 @@ pub struct Snapshot {
     pub volumes: Vec<VolumeRow>,
     /// Replicas that should be there, by volume and shard.
     pub replicas: Vec<ReplicaRow>,
+    /// How many volumes each node leads, and how many replicas it holds; nothing of those that do neither.
+    pub loads: HashMap<NodeId, (u32, u32)>,
     /// What is decided about each volume.
     pub configs: BTreeMap<Uuid, VolumeConfig>,
     /// Subsystems by NQN.

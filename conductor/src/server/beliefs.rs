@@ -40,7 +40,7 @@ impl Shared {
         for disk in view.disks() {
             disks.entry(disk.node.clone()).or_default().push(disk_view(&disk));
         }
-        let loads = view.loads();
+        let loads = &view.rows.loads;
         for row in &view.rows.nodes {
             let id = NodeId(row.id);
             let Some(mut node) = beliefs.node(id).cloned() else { continue };

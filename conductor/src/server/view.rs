@@ -44,20 +44,6 @@ impl View {
         self.live(node).is_some_and(|node| node.liveness == NodeLiveness::Up)
     }
 
-    /// Volumes that each node leads, and replicas that it holds.
-    pub(super) fn loads(&self) -> BTreeMap<NodeId, (u32, u32)> {
-        let mut loads: BTreeMap<NodeId, (u32, u32)> = BTreeMap::new();
-        for config in self.rows.configs.values() {
-            if let Some(leader) = config.leader {
-                loads.entry(leader).or_default().0 += 1;
-            }
-            for (_, member) in config.members() {
-                loads.entry(member.node).or_default().1 += 1;
-            }
-        }
-        loads
-    }
-
     /// The name of a node by its number.
     pub(super) fn node_name(&self, id: NodeId) -> Option<&str> {
         self.names.get(&id).map(String::as_str)
@@ -235,7 +221,7 @@ impl View {
     }
 
     pub(super) fn nodes(&self) -> Vec<Node> {
-        let loads = self.loads();
+        let loads = &self.rows.loads;
         let mut disks: HashMap<String, Vec<Disk>> = HashMap::new();
         for disk in self.disks() {
             disks.entry(disk.node.clone()).or_default().push(disk);

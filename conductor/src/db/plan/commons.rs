@@ -226,6 +226,7 @@ impl Commons {
             disks: self.disks.iter().map(disk).collect(),
             volumes: volumes.rows(),
             replicas: volumes.replicas(|disk| on.get(&disk).copied()),
+            loads: volumes.loads(),
             configs: volumes.configs(),
             subsystems: self.subsystems.iter().map(|it| it.row.clone()).collect(),
             namespaces: self.subsystems.iter().flat_map(|it| &it.rows).map(namespace).collect(),

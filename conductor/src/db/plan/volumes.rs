@@ -133,7 +133,7 @@ impl Volumes {
         self.retired.get(&disk).into_iter().flatten().copied()
     }
 
-    /// How many volumes each node leads, and how many replicas it holds.
+    /// How many volumes each node leads, and how many replicas it holds; nothing of those that do neither.
     pub(super) fn loads(&self) -> HashMap<NodeId, (u32, u32)> {
         let mut loads: HashMap<NodeId, (u32, u32)> = HashMap::new();
         for (node, volumes) in &self.leads {
@@ -142,6 +142,7 @@ impl Volumes {
         for (node, replicas) in &self.holds {
             loads.entry(*node).or_default().1 = *replicas;
         }
+        loads.retain(|_, load| *load != (0, 0));
         loads
     }
 
