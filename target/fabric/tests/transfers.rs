@@ -7,6 +7,7 @@ mod common;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use afs_fabric::{
     CloseReason, Digests, HostController, HostData, HostError, HostOptions, HostQueue, Limits,
@@ -17,8 +18,11 @@ use afs_nvme::command::{AdminCommand, IoCommand, Rw};
 use afs_nvme::tcp::PduType;
 use afs_reactor::Local;
 use common::raw::{NONE, Raw, read};
-use common::toy::{DISCOVERY_ENTRIES, FAILING_LBA, STUCK_LBA};
+use common::toy::{DISCOVERY_ENTRIES, FAILING_LBA, STANDSTILL_LBA, STUCK_LBA};
 use common::{Server, connect, options};
+
+/// Half of it is long enough for an answer on a busy machine.
+const KATO_MS: u32 = 1000;
 
 const SIZES: [usize; 6] = [4096, 8192, 16384, 20480, 131_072, 1 << 20];
 
@@ -251,12 +255,12 @@ fn events_wait_while_keep_alive_goes_on_until_shutdown() {
     let server = Server::start(Limits::default());
     server.host(|local, address| async move {
         let mut options = options(HostOptions::default());
-        options.kato_ms = 2;
+        options.kato_ms = KATO_MS;
         let controller = Rc::new(HostController::connect(address, &local, options).await.unwrap());
         let waiting = Rc::clone(&controller);
         let event = local.spawn_local(async move { waiting.next_event().await });
         let before = controller.admin().counters().commands;
-        while controller.admin().counters().commands < before + 10 {
+        while controller.admin().counters().commands < before + 3 {
             tokio::task::yield_now().await;
         }
         assert!(!event.is_finished());
@@ -265,6 +269,27 @@ fn events_wait_while_keep_alive_goes_on_until_shutdown() {
         Rc::into_inner(controller).unwrap().shutdown().await.unwrap();
     });
     assert_eq!(server.closed(1), [CloseReason::PeerClosed]);
+}
+
+/// The connection stays, and so does the kernel's end of it; only nobody answers. So does a connection over RDMA whose other end
+/// is gone, where the device tries again for ever.
+#[test]
+fn all_queues_of_a_controller_that_falls_silent_end() {
+    let server = Server::start(Limits::default());
+    let shared = Arc::clone(&server.shared);
+    server.host(move |local, address| async move {
+        let mut options = options(HostOptions::default());
+        options.kato_ms = KATO_MS;
+        let controller = HostController::connect(address, &local, options).await.unwrap();
+        let queue = controller.io_queues(1).await.unwrap().remove(0);
+        let data = local.pool().alloc(4096).await.freeze();
+        assert_eq!(queue.write(1, STANDSTILL_LBA, data).await, Err(HostError::Closed));
+        assert!(shared.stands_still.load(Ordering::SeqCst));
+        assert_eq!(controller.admin().wait_closed().await, HostError::Closed);
+        assert_eq!(queue.closed(), Some(HostError::Closed));
+        shared.go_on.store(true, Ordering::SeqCst);
+    });
+    server.closed(2);
 }
 
 #[test]

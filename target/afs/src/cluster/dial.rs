@@ -19,6 +19,8 @@ const CONNECT: Duration = Duration::from_millis(800);
 const CONNECT_RDMA: Duration = Duration::from_secs(2);
 /// All steps over RDMA together, and what this node takes to register its own buffers does not count against them.
 const STEPS_RDMA: u32 = 3;
+/// A connection that is not used for calls is found dead after one and a half of it.
+const KEEP_ALIVE_MS: u32 = 3000;
 /// Calls outstanding on one connection.
 const ENTRIES: u16 = 512;
 /// How often it is looked whether the calls on a connection that was replaced have ended.
@@ -73,7 +75,7 @@ fn options(cluster: &Cluster) -> Result<ControllerOptions, HostError> {
         Nqn::new(&own).map_err(unusable)?,
         HostId(id.into_bytes()),
     );
-    options.kato_ms = 5000;
+    options.kato_ms = KEEP_ALIVE_MS;
     options.queue.entries = ENTRIES;
     Ok(options)
 }

@@ -1,5 +1,7 @@
 //! A controller, from its admin queue: enable it, ask it, open I/O queues on it, shut it down.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use afs_nvme::command::{AdminCommand, FabricsCommand};
@@ -16,7 +18,7 @@ use super::connect::ConnectRequest;
 use super::endpoint::Endpoint;
 use super::error::HostError;
 use super::options::HostOptions;
-use super::queue::{HostData, HostQueue};
+use super::queue::{HostData, HostQueue, WeakQueue};
 
 /// How often CSTS is read while waiting for it (CONFORMANCE F-22).
 const STATUS_POLL: Duration = Duration::from_millis(2);
@@ -32,7 +34,8 @@ pub struct ControllerOptions {
     pub host_nqn: Nqn,
     /// Identity of this host.
     pub host_id: HostId,
-    /// Keep-alive timeout in milliseconds; 0 for none. A task keeps it alive every half of it.
+    /// Keep-alive timeout in milliseconds; 0 for none. A task keeps it alive every half of it. When that is not answered for all of
+    /// it, all queues of the controller end: a connection may be dead and not know it.
     pub kato_ms: u32,
     /// Entries of the admin queue.
     pub admin_entries: u16,
@@ -57,6 +60,8 @@ pub struct HostController {
     options: ControllerOptions,
     id: ControllerId,
     keep_alive: Option<tokio::task::JoinHandle<()>>,
+    /// Its I/O queues.
+    queues: Rc<RefCell<Vec<WeakQueue>>>,
 }
 
 impl Drop for HostController {
@@ -81,7 +86,14 @@ impl HostController {
         let endpoint = endpoint.into();
         let admin = HostQueue::open(&endpoint, local, admin_options, (0, None)).await?;
         let id = admin.connect(&request(&options, 0, ControllerId::DYNAMIC)).await?;
-        let mut controller = HostController { admin, endpoint, options, id, keep_alive: None };
+        let mut controller = HostController {
+            admin,
+            endpoint,
+            options,
+            id,
+            keep_alive: None,
+            queues: Rc::default(),
+        };
         controller.enable().await?;
         controller.start_keep_alive();
         if !controller.options.subsystem.is_discovery() {
@@ -250,6 +262,12 @@ impl HostController {
         let options = self.options.queue.clone();
         let queue = HostQueue::open(&self.endpoint, local, options, (qid, Some(self.id))).await?;
         queue.connect(&request(&self.options, qid, self.id)).await?;
+        if let Some(error) = self.admin.closed() {
+            return Err(error);
+        }
+        let mut queues = self.queues.borrow_mut();
+        queues.retain(|known| known.upgrade().is_some());
+        queues.push(queue.downgrade());
         Ok(queue)
     }
 
@@ -296,13 +314,18 @@ impl HostController {
         if self.options.kato_ms == 0 {
             return;
         }
-        let period = Duration::from_millis(u64::from(self.options.kato_ms)) / 2;
-        let admin = self.admin.clone();
+        let limit = Duration::from_millis(u64::from(self.options.kato_ms));
+        let period = limit / 2;
+        let (admin, queues) = (self.admin.clone(), Rc::clone(&self.queues));
         let task = self.admin.local().spawn_local(async move {
             let sqe = AdminCommand::KeepAlive.to_sqe(0);
-            while admin.submit(sqe, HostData::None).await.is_ok() {
+            while let Ok(Ok(_)) =
+                tokio::time::timeout(limit, admin.submit(sqe, HostData::None)).await
+            {
                 tokio::time::sleep(period).await;
             }
+            admin.end();
+            queues.borrow().iter().filter_map(WeakQueue::upgrade).for_each(|queue| queue.end());
         });
         self.keep_alive = Some(task);
     }

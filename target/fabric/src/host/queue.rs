@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::Waker;
 
 use afs_nvme::command::{IoCommand, Rw};
@@ -67,7 +67,7 @@ pub(super) struct Shared {
     pub(super) ended: Notify,
     /// The driver's waker while it waits.
     pub(super) driver: RefCell<Option<Waker>>,
-    /// The last handle is gone.
+    /// The last handle is gone, or somebody wants its end.
     pub(super) ending: Cell<bool>,
     pub(super) peer: SocketAddr,
 }
@@ -121,16 +121,31 @@ struct Handle {
     local: Local,
 }
 
-impl Drop for Handle {
-    fn drop(&mut self) {
+impl Handle {
+    fn end(&self) {
         self.shared.ending.set(true);
         self.shared.wake_driver();
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
 /// A queue pair to a controller; cheap to clone, bound to its reactor. It closes with its last clone.
 #[derive(Clone)]
 pub struct HostQueue(Rc<Handle>);
+
+/// A [`HostQueue`] that does not keep its connection.
+pub(super) struct WeakQueue(Weak<Handle>);
+
+impl WeakQueue {
+    pub(super) fn upgrade(&self) -> Option<HostQueue> {
+        self.0.upgrade().map(HostQueue)
+    }
+}
 
 impl HostQueue {
     /// Opens a connection and shakes hands (ICReq, ICResp). The queue pair is of no use before
@@ -167,6 +182,10 @@ impl HostQueue {
 
     pub(super) fn new(shared: Rc<Shared>, options: HostOptions, local: Local) -> HostQueue {
         HostQueue(Rc::new(Handle { shared, options, local }))
+    }
+
+    pub(super) fn downgrade(&self) -> WeakQueue {
+        WeakQueue(Rc::downgrade(&self.0))
     }
 
     /// The reactor that this queue pair lives on.
@@ -258,6 +277,11 @@ impl HostQueue {
     /// See [`HostQueue::command`].
     pub async fn flush(&self, nsid: u32) -> Result<(), HostError> {
         self.command(IoCommand::Flush.to_sqe(nsid), HostData::None).await.map(drop)
+    }
+
+    /// Ends the connection, and all that is outstanding on it with [`HostError::Closed`], soon.
+    pub(super) fn end(&self) {
+        self.0.end();
     }
 
     /// Why the connection ended, if it did.
