@@ -17,12 +17,15 @@ use afs_nvme::Status;
 use afs_nvme::command::{AdminCommand, IoCommand, Rw};
 use afs_nvme::tcp::PduType;
 use afs_reactor::Local;
-use common::raw::{NONE, Raw, read};
+use common::raw::{NONE, Raw, data_header, flush, io_queue, read, write_in_capsule, writing};
 use common::toy::{DISCOVERY_ENTRIES, FAILING_LBA, STANDSTILL_LBA, STUCK_LBA};
-use common::{Server, connect, options};
+use common::{Server, connect, options, wait_for};
 
 /// Half of it is long enough for an answer on a busy machine.
 const KATO_MS: u32 = 1000;
+
+/// Flag of the last H2CData PDU of an R2T.
+const LAST_PDU: u8 = 1 << 2;
 
 const SIZES: [usize; 6] = [4096, 8192, 16384, 20480, 131_072, 1 << 20];
 
@@ -269,6 +272,37 @@ fn events_wait_while_keep_alive_goes_on_until_shutdown() {
         Rc::into_inner(controller).unwrap().shutdown().await.unwrap();
     });
     assert_eq!(server.closed(1), [CloseReason::PeerClosed]);
+}
+
+/// A read that takes exactly what the socket holds leaves it to the next one to find that nothing is left. Whatever comes after that
+/// must be heard of: it was not, unless another command of the queue ended, until the time limit of half a minute.
+#[test]
+fn what_follows_a_read_of_exactly_all_is_heard_of() {
+    // As much as the target reads ahead of a large transfer.
+    const AHEAD: usize = 4096;
+    const TRANSFER: u32 = 32 << 10;
+    let server = Server::start(Limits::default());
+    let (mut raw, ttag) = writing(&server, TRANSFER);
+    let mut header = data_header(&raw, 9, ttag, 0, TRANSFER);
+    header[1] |= LAST_PDU;
+    raw.send(&header);
+    let mut other = io_queue(&server);
+    for cid in [1, 2] {
+        // The target has turned to the header when it answers these.
+        other.command(flush(cid), &[]);
+        other.receive();
+    }
+    other.command(write_in_capsule(3, STANDSTILL_LBA, 4096), &[0; 4096]);
+    wait_for("the reactor to stand still", || {
+        server.shared.stands_still.load(Ordering::SeqCst).then_some(())
+    });
+    let next = raw.capsule(write_in_capsule(10, 0, 4096), &[0; 4096]);
+    let (begun, rest) = next.split_at(AHEAD);
+    raw.send(&[&vec![7; TRANSFER as usize], begun].concat());
+    server.shared.go_on.store(true, Ordering::SeqCst);
+    assert_eq!(raw.receive().cqe().cid(), 9);
+    raw.send(rest);
+    assert_eq!(raw.receive().cqe().cid(), 10);
 }
 
 /// The connection stays, and so does the kernel's end of it; only nobody answers. So does a connection over RDMA whose other end

@@ -79,29 +79,37 @@ impl Driver {
             .map_err(|error| HostError::from(&error))?;
         self.shared.table.borrow_mut().counters.send_calls += calls;
         self.local.counters().count_socket_calls(calls);
-        if !link.transmit.is_empty()
-            && let Poll::Ready(Err(error)) = self.stream.poll_write_ready(cx)
-        {
-            return Err(HostError::from(&error));
+        if !link.transmit.is_empty() {
+            match self.stream.poll_write_ready(cx) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(())) => return Ok(true),
+                Poll::Ready(Err(error)) => return Err(HostError::from(&error)),
+            }
         }
         Ok(link.transmit.sent() > before)
     }
 
     fn receive(&mut self, cx: &mut Context<'_>) -> Result<bool, HostError> {
-        match self.stream.poll_read_ready(cx) {
-            Poll::Pending => return Ok(false),
-            Poll::Ready(Err(error)) => return Err(HostError::from(&error)),
-            Poll::Ready(Ok(())) => {}
-        }
         let (shared, link) = (Rc::clone(&self.shared), Rc::clone(&self.link));
         let (mut table, mut link) = (shared.table.borrow_mut(), link.borrow_mut());
-        let count = self.read(&mut link, &mut table)?;
-        table.counters.receive_calls += 1;
-        self.local.counters().count_socket_calls(1);
-        match count {
-            None => return Ok(false),
-            Some(0) => return Err(HostError::Closed),
-            Some(count) => self.take(&mut link, &mut table, count)?,
+        loop {
+            match self.stream.poll_read_ready(cx) {
+                Poll::Pending => return Ok(false),
+                Poll::Ready(Err(error)) => return Err(HostError::from(&error)),
+                Poll::Ready(Ok(())) => {}
+            }
+            let count = self.read(&mut link, &mut table)?;
+            table.counters.receive_calls += 1;
+            self.local.counters().count_socket_calls(1);
+            match count {
+                // The read before took exactly what there was. Only the next look leaves our waker with the socket.
+                None => {}
+                Some(0) => return Err(HostError::Closed),
+                Some(count) => {
+                    self.take(&mut link, &mut table, count)?;
+                    break;
+                }
+            }
         }
         let released = table.take_released();
         drop(table);

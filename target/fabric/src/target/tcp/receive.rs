@@ -37,20 +37,23 @@ impl TcpWire {
             self.handle_area(core)?;
             return Ok(true);
         }
-        match self.stream.poll_read_ready(cx) {
-            Poll::Pending => return Ok(false),
-            Poll::Ready(Err(error)) => return Err(CloseReason::from(&error)),
-            Poll::Ready(Ok(())) => {}
-        }
-        if socket::is_closed_by_peer(&self.stream) {
-            return Err(self.last_words());
-        }
-        match self.receive_once(core)? {
-            None => Ok(false),
-            Some(0) => Err(CloseReason::PeerClosed),
-            Some(count) => {
-                self.received(core, count)?;
-                Ok(true)
+        loop {
+            match self.stream.poll_read_ready(cx) {
+                Poll::Pending => return Ok(false),
+                Poll::Ready(Err(error)) => return Err(CloseReason::from(&error)),
+                Poll::Ready(Ok(())) => {}
+            }
+            if socket::is_closed_by_peer(&self.stream) {
+                return Err(self.last_words());
+            }
+            match self.receive_once(core)? {
+                // The read before took exactly what there was. Only the next look leaves our waker with the socket.
+                None => {}
+                Some(0) => return Err(CloseReason::PeerClosed),
+                Some(count) => {
+                    self.received(core, count)?;
+                    return Ok(true);
+                }
             }
         }
     }

@@ -110,10 +110,12 @@ impl Wire for TcpWire {
             self.codec.commands_mut().release(slot);
             core.queue.clear_transfer(slot);
         }
-        if !self.responses.transmit.is_empty()
-            && let Poll::Ready(Err(error)) = self.stream.poll_write_ready(cx)
-        {
-            return Err(CloseReason::from(&error));
+        if !self.responses.transmit.is_empty() {
+            match self.stream.poll_write_ready(cx) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(())) => return Ok(true),
+                Poll::Ready(Err(error)) => return Err(CloseReason::from(&error)),
+            }
         }
         Ok(bytes > 0)
     }
