@@ -27,6 +27,17 @@ pub struct Answer {
 
 /// A way to one service of one peer, on one reactor. Clones are the same way.
 pub trait Link: Clone + 'static {
+    /// Whether it is known if the peer is reached. While that is yet to be tried [`call`](Self::call) finds it unreachable, which
+    /// says nothing about the peer.
+    fn is_settled(&self) -> bool {
+        true
+    }
+
+    /// Waits for that.
+    fn settle(&self) -> impl Future<Output = ()> {
+        std::future::ready(())
+    }
+
     /// Sends a message with `data` (shared, never copied) and waits for the answer, whose data is at most `reply_max`
     /// bytes. It has no time-out of its own. Dropping the future takes nothing back: the message may still be carried out.
     fn call(

@@ -18,6 +18,8 @@ pub struct Params {
     pub answer: Duration,
     /// How old a tick in a message may be (DESIGN 5 rule 10).
     pub tick_age: Duration,
+    /// How long a message to a replica waits for the first connection to it.
+    pub settle: Duration,
     /// How long a new leader waits for a replica to promise before it reports it.
     pub seal: Duration,
     /// The same when every replica that answered had been restarted: the others may still be starting.
@@ -42,6 +44,7 @@ impl Default for Params {
             heartbeat: Duration::from_millis(150),
             answer: Duration::from_millis(700),
             tick_age: Duration::from_millis(900),
+            settle: Duration::from_secs(2),
             seal: Duration::from_millis(500),
             restart_grace: Duration::from_secs(5),
             patience: Duration::from_secs(20),
@@ -105,6 +108,8 @@ mod tests {
         assert!(params.seal >= params.heartbeat * 2);
         assert!(params.restart_grace >= params.lease);
         assert!(params.patience >= params.restart_grace + params.answer + params.lease);
+        // A connection is worth a longer wait than an answer, and a shorter one than a host's.
+        assert!(params.settle >= params.answer && params.patience >= params.settle * 4);
         // Ticks are compared in milliseconds.
         assert!(params.tick_age >= Duration::from_millis(10));
     }

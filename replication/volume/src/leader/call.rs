@@ -58,7 +58,28 @@ pub(super) enum To {
 
 impl<H: Host> Leader<H> {
     /// Sends one message. A success renews the lease.
+    ///
+    /// Each reactor has ways of its own to the replicas. One that is used for the first time has to be made; that the replica is
+    /// not reached until then must not be taken for its failure.
     pub(super) async fn call(
+        &self,
+        port: &Port<H>,
+        member: &Member,
+        epoch: u64,
+        body: Body,
+        data: Option<Buffer>,
+        reply_max: usize,
+    ) -> Result<Option<Buffer>, CallError> {
+        if let Port::Remote(link) = port
+            && !link.is_settled()
+        {
+            self.within(self.shared().params.settle, link.settle()).await;
+        }
+        self.call_now(port, member, epoch, body, data, reply_max).await
+    }
+
+    /// The same without that wait, for what is tried again and again.
+    pub(super) async fn call_now(
         &self,
         port: &Port<H>,
         member: &Member,

@@ -15,6 +15,7 @@ use afs_env::{Answer, Buffer, HEADER_BYTES, Link, LinkError};
 use afs_fabric::host::HostData;
 use afs_nvme::Sqe;
 use afs_reactor::Local;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use zerocopy::IntoBytes;
 
@@ -45,6 +46,8 @@ struct Peer {
     cluster: Arc<Cluster>,
     local: Local,
     state: RefCell<State>,
+    /// An attempt to connect has ended.
+    attempted: Notify,
     pause: Cell<Duration>,
     /// It was said that it is not reached, and why.
     told: Cell<bool>,
@@ -75,6 +78,7 @@ impl Peers {
                 cluster: Arc::clone(&self.cluster),
                 local: self.local.clone(),
                 state: RefCell::new(State::Closed(None)),
+                attempted: Notify::new(),
                 pause: Cell::new(FIRST_PAUSE),
                 told: Cell::new(false),
                 answered: Cell::new(Instant::now()),
@@ -109,6 +113,19 @@ pub struct PeerLink {
 }
 
 impl Link for PeerLink {
+    fn is_settled(&self) -> bool {
+        match &*self.peer.state.borrow() {
+            // It may have ended while nothing was called.
+            State::Open(open) => open.queue.closed().is_none(),
+            State::Connecting => false,
+            State::Closed(until) => until.is_some_and(|until| Instant::now() < until),
+        }
+    }
+
+    async fn settle(&self) {
+        self.peer.settle().await;
+    }
+
     async fn call(
         &self,
         header: [u8; HEADER_BYTES],
@@ -180,6 +197,15 @@ impl Drop for Outstanding<'_> {
 }
 
 impl Peer {
+    /// Waits for the end of the attempt to connect that is under way, or of the first one.
+    async fn settle(self: &Rc<Self>) {
+        let ended = self.attempted.notified();
+        // Nobody else may have begun one.
+        if self.open().is_none() && matches!(&*self.state.borrow(), State::Connecting) {
+            ended.await;
+        }
+    }
+
     /// The connection, if there is one; otherwise one is being made.
     fn open(self: &Rc<Self>) -> Option<Rc<Open>> {
         let mut state = self.state.borrow_mut();
@@ -202,17 +228,14 @@ impl Peer {
     }
 
     async fn connect(self: Rc<Self>) {
-        let ways = match self.cluster.ways(self.node) {
-            Ok(ways) => ways,
-            Err(why) => {
-                self.not_reached(&why);
-                return;
-            }
-        };
-        match self.first_of(&ways).await {
-            Ok(open) => self.connected(open),
-            Err(error) => self.not_reached(error.as_ref()),
+        match self.cluster.ways(self.node) {
+            Ok(ways) => match self.first_of(&ways).await {
+                Ok(open) => self.connected(open),
+                Err(error) => self.not_reached(error.as_ref()),
+            },
+            Err(why) => self.not_reached(&why),
         }
+        self.attempted.notify_waiters();
     }
 
     /// The first of these ways that can be connected.

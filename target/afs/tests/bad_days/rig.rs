@@ -26,6 +26,7 @@ pub struct Member {
     pub place: Place,
     pub peers: std::net::SocketAddr,
     pub size: &'static str,
+    pub reactors: u8,
     /// The path of its disk.
     pub disk: PathBuf,
     pub running: Option<Running>,
@@ -36,11 +37,12 @@ impl Member {
         let place = Place::new();
         let disk = place.path("disk");
         let name = format!("n{number}");
-        Member { name, place, peers: free_address(), size, disk, running: None }
+        Member { name, place, peers: free_address(), size, reactors: 1, disk, running: None }
     }
 
     fn start(&mut self, conductor: &Place) {
-        let mut command = afs(&["serve", "--reactors", "1", "--buffers", "32M"]);
+        let mut command = afs(&["serve", "--buffers", "64M"]);
+        command.args(["--reactors", &self.reactors.to_string()]);
         command.args(["--node", &self.name]).arg("--data").arg(self.place.path("data"));
         command.arg("--disk").arg(format!("{}:{}", self.disk.display(), self.size));
         command.arg("--listen").arg(format!("tcp://{}", self.place.portal));
@@ -121,6 +123,15 @@ impl Cluster {
         config.node_timeout = Duration::from_secs(3);
         let started = self.runtime.block_on(Conductor::start(config));
         self.conductor = Some(started.unwrap());
+    }
+
+    /// Ends a node in good order and starts it with so many reactors.
+    pub fn restart_with(&mut self, index: usize, reactors: u8) {
+        self.stop_node(index);
+        self.nodes[index].reactors = reactors;
+        self.start_node(index);
+        self.nodes[index].wait_until_serving();
+        self.healed();
     }
 
     pub fn stop_conductor(&mut self) {
