@@ -14,11 +14,12 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::call::{Ended, To};
+use super::call::{CallError, Ended, To};
 use super::io::Open;
 use super::view::{Member, Mode, Phase, Port, View};
 use super::{Host, Leader};
 use crate::control::{Asker, Control, ControlError};
+use crate::message::{Outcome, SealReport};
 use crate::mutant::{Mutant, planted};
 use crate::params::nanos;
 
@@ -35,6 +36,13 @@ struct Patience {
     in_sync: Option<u64>,
 }
 
+/// A learner that follows, and in which view.
+struct Sealed {
+    view: Arc<View>,
+    index: usize,
+    report: SealReport,
+}
+
 /// A replica that stayed in sync for so many of its pauses is taken for sound again.
 const SOUND_AFTER: u32 = 8;
 /// The longest pause, in the shortest ones.
@@ -45,6 +53,18 @@ impl Patience {
     fn grow(&mut self, now: u64, shortest: Duration) {
         self.pause = (self.pause * 2).min(shortest * LONGEST);
         self.next = now.saturating_add(nanos(self.pause));
+    }
+
+    /// It does not follow. One that is away is looked for as often as at first, however long that is: no host waits for it.
+    fn not_sealed(&mut self, error: CallError, now: u64, shortest: Duration) {
+        match error {
+            CallError::Unreachable
+            | CallError::Lost
+            | CallError::Refused(Outcome::LeaseHeld | Outcome::Stale, _) => {
+                self.next = now.saturating_add(nanos(shortest));
+            }
+            CallError::Refused(..) => self.grow(now, shortest),
+        }
     }
 
     /// The replica has to be brought back. One that fell out soon after it was, is tried ever later (DESIGN 5 rule 13): each
@@ -95,16 +115,29 @@ impl<H: Host> Leader<H> {
         if self.now() < wait.next || self.view().number != view.number {
             return;
         }
-        if self.resync(shard, member).await {
+        let sealed = match self.seal_learner(shard, member).await {
+            Ok(sealed) => sealed,
+            Err(error) => return wait.not_sealed(error, self.now(), params.learner_pause),
+        };
+        if self.resync(shard, member, sealed).await {
             wait.in_sync = Some(self.now());
         } else {
             wait.grow(self.now(), params.learner_pause);
         }
     }
 
+    /// Asks a learner to follow, and what it may have that others have not.
+    async fn seal_learner(&self, shard: usize, member: &Arc<Member>) -> Result<Sealed, CallError> {
+        let view = self.view();
+        let index = index_of(&view, shard, member).ok_or(CallError::Unreachable)?;
+        let report = self.seal_one(&view, shard, index, member).await?;
+        let now = self.view().number;
+        (now == view.number).then_some(Sealed { view, index, report }).ok_or(CallError::Unreachable)
+    }
+
     /// Brings one replica back; true if it is in sync now.
-    async fn resync(&self, shard: usize, member: &Arc<Member>) -> bool {
-        let done = self.bring_back(shard, member).await.is_some();
+    async fn resync(&self, shard: usize, member: &Arc<Member>, sealed: Sealed) -> bool {
+        let done = self.bring_back(shard, member, sealed).await.is_some();
         member.chunks_left.store(0, Ordering::Relaxed);
         // A required learner stays until it is known whether it was admitted.
         if !done && member.mode() == Mode::Live {
@@ -113,13 +146,12 @@ impl<H: Host> Leader<H> {
         done
     }
 
-    async fn bring_back(&self, shard: usize, member: &Arc<Member>) -> Option<()> {
-        let view = self.view();
-        let index = index_of(&view, shard, member)?;
-        let report = self.seal_one(&view, shard, index, member).await.ok()?;
-        if self.view().number != view.number {
-            return None;
-        }
+    async fn bring_back(
+        &self,
+        shard: usize,
+        member: &Arc<Member>,
+        Sealed { view, index, report }: Sealed,
+    ) -> Option<()> {
         member.failed.store(false, Ordering::Release);
         member.set_mode(Mode::Live);
         self.barrier_while_leading().await?;
@@ -293,6 +325,22 @@ mod tests {
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;
+
+    #[test]
+    fn a_replica_that_is_away_is_looked_for_as_often_as_at_first_and_one_that_refuses_less() {
+        let shortest = Duration::from_secs(1);
+        let mut wait = Patience { next: 0, pause: shortest, in_sync: None };
+        for error in [CallError::Unreachable, CallError::Lost].repeat(10) {
+            let now = wait.next;
+            wait.not_sealed(error, now, shortest);
+            assert_eq!(wait.next, now + SECOND);
+        }
+        for expected in [2, 4, 8] {
+            let now = wait.next;
+            wait.not_sealed(CallError::Refused(Outcome::Malformed, 0), now, shortest);
+            assert_eq!(wait.next, now + expected * SECOND);
+        }
+    }
 
     #[test]
     fn pauses_grow_for_a_replica_that_falls_out_soon_and_end_for_one_that_stays() {
