@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use crate::config::{Member, NodeId, Role, Shard, VolumeConfig};
 use crate::denied::Denied;
-use crate::elect::best_leader;
+use crate::elect::{Election, best_leader, needs_election};
 use crate::mutant::{Mutant, planted};
 use crate::view::{ClusterView, Verdict};
 
@@ -146,6 +146,8 @@ pub fn admit(
 
 /// A planned change of leader (DESIGN 5, rule 11). The old one drains and gives its leases back
 /// when it learns of this; the new one claims. The old one's process must not be believed again.
+///
+/// A node that is believed cut off is refused: an election would take the volume from it at once.
 pub fn move_leader(
     config: &VolumeConfig,
     to: NodeId,
@@ -159,6 +161,9 @@ pub fn move_leader(
     }
     let mut next = next(config)?;
     depose(&mut next, Some(to));
+    if needs_election(&next, view) == Some(Election::LeaderCutOff) {
+        return Err(Denied::CutOff { node: to });
+    }
     Ok(next)
 }
 

@@ -101,6 +101,14 @@ pub enum Denied {
         /// The node.
         node: NodeId,
     },
+    /// The node reaches fewer of the volume's replicas than another one.
+    #[error(
+        "{node} is cut off from other replicas of the volume; it may lead when it reaches them again"
+    )]
+    CutOff {
+        /// The node.
+        node: NodeId,
+    },
     /// No node that is there can lead.
     #[error("no node that is there can lead the volume")]
     NoCandidate,

@@ -300,6 +300,14 @@ fn planned_move_deposes_the_old_leader() {
         Err(Denied::AlreadyLeads { node: leader.node })
     );
     assert_eq!(move_leader(&config, NodeId(8), &view), Err(Denied::NotAlive { node: NodeId(8) }));
+    let mut lonely = view.clone();
+    lonely.set_unreachable(to, (1..=3).map(NodeId));
+    assert_eq!(move_leader(&config, to, &lonely), Err(Denied::CutOff { node: to }));
+    let mut all_lonely = lonely;
+    for id in 1..=3 {
+        all_lonely.set_unreachable(NodeId(id), (1..=3).map(NodeId));
+    }
+    assert!(move_leader(&config, to, &all_lonely).is_ok(), "nobody would do better");
 }
 
 #[test]

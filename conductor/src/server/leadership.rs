@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use afs_decisions::{ClusterView, NodeId, NodeState, Role, VolumeConfig, place_one};
+use afs_decisions::{ClusterView, NodeId, NodeState, Role, VolumeConfig, move_leader, place_one};
 use uuid::Uuid;
 
 use super::Shared;
@@ -93,10 +93,14 @@ fn move_away(
     let is_draining =
         |node: NodeId| beliefs.node(node).is_some_and(|node| node.state == NodeState::Draining);
     if config.leader.is_some_and(is_draining) {
+        let can =
+            |node: &NodeId| beliefs.is_active(*node) && move_leader(config, *node, beliefs).is_ok();
+        let leads = |node: &NodeId| (beliefs.node(*node).map(|node| node.leads), *node);
         let holders = config.members().filter(|(_, member)| member.role == Role::InSync);
-        let active = holders.map(|(_, it)| it.node).filter(|node| beliefs.is_active(*node));
-        let leads = |node: &NodeId| beliefs.node(*node).map(|node| node.leads);
-        if let Some(node) = active.min_by_key(|node| (leads(node), *node)) {
+        let near = holders.map(|(_, it)| it.node).filter(can).min_by_key(leads);
+        // They may not reach each other, while somebody else reaches them all.
+        let far = || beliefs.nodes().map(|(node, _)| node).filter(can).min_by_key(leads);
+        if let Some(node) = near.or_else(far) {
             return Some(Move::Leader(node));
         }
     }
