@@ -17,7 +17,6 @@ pub mod commands;
 pub mod daemon;
 pub mod fio;
 pub mod guest;
-pub mod guest_cluster;
 pub mod guest_node;
 pub mod http;
 pub mod ledger;

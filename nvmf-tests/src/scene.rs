@@ -23,7 +23,7 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context, Result};
 
 use crate::daemon::Daemon;
-use crate::guest::{Guest, GuestOptions, Lan, OUTSIDE, soft_rdma};
+use crate::guest::{Guest, GuestOptions, Lan, OUTSIDE, Shell, soft_rdma};
 use crate::guest_node::{API_PORT, GuestNode, HTTP_PORT};
 use crate::node::{Node, NodeOptions};
 use crate::nvme::{self, Connection, Target, Transport};
@@ -149,15 +149,20 @@ fn guest_options(kernel: Kernel) -> Result<GuestOptions> {
     Ok(GuestOptions {
         memory_mib: 3072,
         scratch_gib: Some(16),
-        forwarded: vec![API_PORT, HTTP_PORT],
-        lan: Some(Lan::new()?),
+        forwarded: vec![API_PORT, HTTP_PORT, HTTP_PORT + 1],
+        lans: vec![Lan::new(0)?, Lan::new(1)?],
         ..GuestOptions::new(kernel)
     })
 }
 
-/// Two soft RDMA devices, and an empty folder on a real file system.
+/// Two soft RDMA devices, and a folder for nodes.
 fn prepare_rdma(guest: &Guest) -> Result<()> {
     soft_rdma::start(guest, 2)?;
+    prepare_folder(guest)
+}
+
+/// Makes [`NODE_FOLDER`], empty, on a real file system on the guest's only disk.
+pub fn prepare_folder(guest: &Shell) -> Result<()> {
     let command = format!(
         "mkdir -p {NODE_FOLDER} && if mountpoint -q {NODE_FOLDER}; then rm -rf {NODE_FOLDER}/*; else \
          mkfs.ext4 -q -E nodiscard,lazy_itable_init=1,lazy_journal_init=1 /dev/vda && mount /dev/vda {NODE_FOLDER}; fi"

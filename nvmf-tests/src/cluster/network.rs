@@ -22,6 +22,12 @@ const SUBNETS: u32 = 256;
 /// The last byte of the first node's address.
 const FIRST_NODE: u8 = 11;
 
+/// The table in which packets are dropped, empty.
+pub(super) const TABLE: &str = "add table inet lab; add chain inet lab in { type filter hook input priority 0; }; \
+    add chain inet lab out { type filter hook output priority 0; }";
+/// Empties it again.
+pub(super) const MEND: &str = "nft flush chain inet lab in; nft flush chain inet lab out";
+
 /// What no longer passes a node's cable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
@@ -137,8 +143,7 @@ impl Network {
         ))?;
         node.run(&format!(
             "ip link set lo up; ip address add {}/24 dev eth0; ip link set eth0 up; \
-             nft 'add table inet lab; add chain inet lab in {{ type filter hook input priority 0; }}; \
-             add chain inet lab out {{ type filter hook output priority 0; }}'",
+             nft '{TABLE}'",
             self.node(index)
         ))?;
         self.nodes.push(node);
@@ -183,6 +188,6 @@ impl Network {
     /// Lets everything pass again.
     pub fn mend(&self, index: usize) -> Result<()> {
         let node = self.nodes.get(index).context("no such node")?;
-        node.run("nft flush chain inet lab in; nft flush chain inet lab out")
+        node.run(MEND)
     }
 }

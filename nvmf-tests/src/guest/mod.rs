@@ -74,7 +74,7 @@ pub struct Guest {
     qemu: Tied,
     folder: RunDir,
     forwards: Vec<Forward>,
-    lan: Option<Lan>,
+    lans: Vec<Lan>,
 }
 
 impl Deref for Guest {
@@ -145,7 +145,7 @@ impl Guest {
                 log("console.log")
             )
         })?;
-        Ok(Self { shell: Shell::new(link), qemu, folder, forwards, lan: options.lan })
+        Ok(Self { shell: Shell::new(link), qemu, folder, forwards, lans: options.lans.clone() })
     }
 
     fn greet(listener: &UnixListener, qemu: &mut Tied, deadline: Duration) -> Result<Arc<Link>> {
@@ -181,9 +181,9 @@ impl Guest {
         Ok(forward.with_context(|| format!("port {port} of the guest is not forwarded"))?.outside)
     }
 
-    /// Its end of a cable to another guest.
-    pub fn lan(&self) -> Option<Lan> {
-        self.lan
+    /// Its end of the cable with this number to another guest.
+    pub fn lan(&self, number: usize) -> Result<Lan> {
+        self.lans.get(number).copied().with_context(|| format!("a guest without a cable {number}"))
     }
 
     /// A folder of this boot on the build machine, seen in the guest under the same path (read-only there).

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::{Running, Shell};
 use crate::process::wait_until;
 
 const READY_DEADLINE: Duration = Duration::from_secs(120);
-const KILL_DEADLINE: Duration = Duration::from_secs(60);
+const END_DEADLINE: Duration = Duration::from_secs(60);
 
 /// See the module. Dropping it kills the process.
 #[derive(Debug)]
@@ -83,14 +83,29 @@ impl Program {
         let not_running = || format!("{} is not running", self.name);
         let mut process = self.process.take().with_context(not_running)?;
         process.kill()?;
-        let ended = wait_until("the killed program to end", KILL_DEADLINE, || {
+        self.end_of(&mut process).map(drop)
+    }
+
+    /// The exit code of a process that is about to end; its log stays.
+    fn end_of(&mut self, process: &mut Running) -> Result<i32> {
+        let ended = wait_until("a program in the guest to end", END_DEADLINE, || {
             if !self.shell.is_alive() {
                 bail!("the guest is gone");
             }
             Ok(process.ended())
         });
         self.past_log += &process.stdout();
-        ended.map(drop)
+        ended
+    }
+
+    /// SIGTERM, and its clean end.
+    pub fn stop(&mut self) -> Result<()> {
+        self.shell.ok(&format!("kill -TERM {}", self.pid()?))?;
+        let not_running = || format!("{} is not running", self.name);
+        let mut process = self.process.take().with_context(not_running)?;
+        let code = self.end_of(&mut process)?;
+        ensure!(code == 0, "{} ended with {code}", self.name);
+        Ok(())
     }
 
     /// SIGSTOP.

@@ -40,8 +40,8 @@ pub struct GuestOptions {
     pub network: Network,
     /// TCP ports of the guest that the build machine can reach, with [`Network::User`]; see [`super::Guest::forwarded`].
     pub forwarded: Vec<u16>,
-    /// A cable to another guest.
-    pub lan: Option<Lan>,
+    /// Cables to another guest.
+    pub lans: Vec<Lan>,
     /// The console is the terminal and a person types there; no agent.
     pub interactive: bool,
 }
@@ -58,7 +58,7 @@ impl GuestOptions {
             icount: false,
             network: Network::User,
             forwarded: Vec::new(),
-            lan: None,
+            lans: Vec::new(),
             interactive: false,
         }
     }
@@ -104,7 +104,7 @@ pub fn command(
         }
         qemu.args(["-netdev", &network, "-device", "virtio-net-pci,netdev=net,romfile="]);
     }
-    if let Some(lan) = options.lan {
+    for lan in &options.lans {
         qemu.args(lan.qemu_arguments());
     }
     for drive in drives(options, folder)? {

@@ -41,13 +41,6 @@ pub fn address_v6(device: u32) -> String {
     format!("fd77:{device}::1")
 }
 
-/// Gives the interface of a device one more address, and returns it.
-pub fn add_address(shell: &Shell, device: u32, number: u8) -> Result<String> {
-    let address = format!("10.77.{device}.{number}");
-    shell.ok(&format!("ip address replace {address}/24 dev soft{device}"))?;
-    Ok(address)
-}
-
 /// Takes the IPv4 address of a device from the interface of another, if that has it, and gives it to a third.
 pub fn move_address(shell: &Shell, device: u32, from: Option<u32>, to: Option<u32>) -> Result<()> {
     let step = |verb: &str, interface: Option<u32>| {
@@ -60,12 +53,17 @@ pub fn move_address(shell: &Shell, device: u32, from: Option<u32>, to: Option<u3
 
 /// Takes a device away, as when an adapter is pulled; its interface and addresses stay.
 pub fn remove(shell: &Shell, device: u32) -> Result<()> {
+    remove_named(shell, &format!("rxe{device}"))
+}
+
+/// The same with a device of another name.
+pub fn remove_named(shell: &Shell, device: &str) -> Result<()> {
     // The kernel waits until every process has let go of it.
     shell
-        .ok_within(Duration::from_secs(60), &format!("rdma link delete rxe{device}"))
+        .ok_within(Duration::from_secs(60), &format!("rdma link delete {device}"))
         .with_context(|| {
             let holders = shell.ok(HOLDERS).unwrap_or_else(|error| error.to_string());
-            format!("remove rxe{device}: somebody keeps it open: {holders}")
+            format!("remove {device}: somebody keeps it open: {holders}")
         })
         .map(drop)
 }

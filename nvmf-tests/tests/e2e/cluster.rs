@@ -1,23 +1,23 @@
-//! Three nodes in network namespaces of their own, two conductors, real ZooKeeper and PostgreSQL, and a stock host with a path to
-//! each node: whatever fails, the host's I/O goes on.
+//! Three nodes, two conductors, real ZooKeeper and PostgreSQL, and a stock host with a path to each node: whatever fails, the host's
+//! I/O goes on. Over TCP each node has a network namespace of its own; over RDMA the nodes are in two guests, the first alone in one.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nvmf_tests::cluster::{Cluster, Cut, Plan, network};
 use nvmf_tests::fio::Rounds;
-use nvmf_tests::nvme::{self, NOTICE};
+use nvmf_tests::nvme::{self, NOTICE, Transport};
 use nvmf_tests::process::wait_until;
 use nvmf_tests::scene::{Scene, nqn};
 use nvmf_tests::writers::Writers;
 
-const ROUND: &str = "rw=randwrite bsrange=4k-64k iodepth=16 size=4m";
-const CONNECT: &str = "--reconnect-delay 1 --ctrl-loss-tmo 120 --keep-alive-tmo 5";
+const CONNECT: &str = "--reconnect-delay 1 --ctrl-loss-tmo 120 --keep-alive-tmo 5 --nr-io-queues 2";
 const VOLUME: &str = "trio";
+const SIZE: &str = "64M";
 /// Of the volume, for stamped writes.
 const BLOCKS: u64 = 16384;
 /// Of each step; a path that is lost in silence takes a host as long as its keep-alive.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(120);
 /// How long a leader may take to end when another one leads. Its node forwards meanwhile, but cannot lead again.
 const HANDED_OVER: Duration = Duration::from_secs(3);
 /// What a host may notice of a planned restart at most.
@@ -42,9 +42,16 @@ fn with_cluster(
     }
     // What a host says while a path is away. An I/O error is not among it.
     scene.expect_complaints(&["nvme nvme", "no usable path"]);
-    let mut cluster = Cluster::start(&Plan::full())?;
+    let mut cluster = match scene.transport {
+        Transport::Tcp => Cluster::start(&Plan::full())?,
+        Transport::Rdma => {
+            // The nodes take its ports.
+            scene.node.kill()?;
+            Cluster::start_in_guests(&Plan::full(), &scene.guest, scene.kernel)?
+        }
+    };
     let name = nqn(VOLUME);
-    cluster.export(VOLUME, "256M", "--replicas 3 --min-in-sync 2", &name)?;
+    cluster.export(VOLUME, SIZE, "--replicas 3 --min-in-sync 2", &name)?;
     cluster.healed(VOLUME)?;
     let disk = cluster.connect(&scene.guest, &name, CONNECT)?;
     let states = nvme::path_states(&scene.guest)?;
@@ -56,15 +63,26 @@ fn with_cluster(
 }
 
 fn everything_fails(scene: &Scene, cluster: &mut Cluster, disk: &str) -> Result<()> {
-    let load = Rounds::start(&scene.guest, disk, ROUND)?;
+    let load = Rounds::start(&scene.guest, disk, round(scene.transport))?;
     let mut play = Play { cluster, load };
     play.goes_on("at the start")?;
     play.nodes_fail()?;
     play.those_who_decide_fail()?;
     play.links_fail()?;
+    if scene.transport == Transport::Rdma {
+        play.device_between_nodes_fails()?;
+    }
     play.power_fails()?;
     play.load.finish(DEADLINE)?;
     cluster.assert_replicas_equal(VOLUME, &scene.guest, disk)
+}
+
+/// Lighter where nodes share emulated processors with the host: replicas must not be late by themselves.
+fn round(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Tcp => "rw=randwrite bsrange=4k-64k iodepth=16 size=4m",
+        Transport::Rdma => "rw=randwrite bsrange=4k-16k iodepth=4 size=256k",
+    }
 }
 
 struct Play<'a> {
@@ -129,13 +147,30 @@ impl Play<'_> {
 
     fn links_fail(&mut self) -> Result<()> {
         for cut in [Cut::FromPeers, Cut::Everything] {
-            let leader = self.cluster.leader(VOLUME)?;
-            self.cluster.network()?.cut(leader, cut)?;
+            let leader = 0;
+            self.cluster.lead(VOLUME, leader)?;
+            self.cluster.cut(leader, cut)?;
             self.goes_on(&format!("with the leader's link cut: {cut:?}"))?;
-            self.cluster.network()?.mend(leader)?;
+            self.cluster.mend(leader)?;
             self.healed().with_context(|| format!("after the cut was mended: {cut:?}"))?;
         }
         Ok(())
+    }
+
+    /// Nodes whose device goes reach others by TCP, and by RDMA again when it is back. The node that led until now has connections
+    /// that it does not use any more; they must not keep the device.
+    fn device_between_nodes_fails(&mut self) -> Result<()> {
+        for leader in [2, 1] {
+            self.cluster.lead(VOLUME, leader)?;
+            self.cluster.leader_reaches_peers_by(VOLUME, Transport::Rdma)?;
+        }
+        self.cluster.remove_device_between_nodes()?;
+        self.cluster.leader_reaches_peers_by(VOLUME, Transport::Tcp)?;
+        self.goes_on("without the device between the nodes")?;
+        self.cluster.restore_device_between_nodes()?;
+        self.cluster.leader_reaches_peers_by(VOLUME, Transport::Rdma)?;
+        self.healed().context("with the device back")?;
+        self.goes_on("with the device back")
     }
 
     /// All at once, and back one by one in an order that nobody would choose.

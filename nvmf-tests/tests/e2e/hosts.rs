@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use nvmf_tests::fio::Rounds;
 use nvmf_tests::guest::{Guest, GuestOptions, Lan, Network};
 use nvmf_tests::node::NodeOptions;
@@ -16,7 +16,7 @@ const ROUND: &str = "rw=randwrite bsrange=4k-64k iodepth=32 size=16m";
 const DEADLINE: Duration = Duration::from_secs(120);
 
 pub fn host_that_loses_its_power_under_load_leaves_nothing_behind(scene: &mut Scene) -> Result<()> {
-    let lan = scene.guest.lan().context("a guest without a cable")?;
+    let lan = scene.guest.lan(0)?;
     lan.start_rdma(&scene.guest)?;
     let target = Target::new(Transport::Rdma, lan.address());
     scene.use_listeners(NodeOptions::file("4G"), std::slice::from_ref(&target))?;
@@ -45,7 +45,7 @@ fn boot_host(scene: &Scene, lan: Lan, target: &Target) -> Result<(Guest, Connect
     let host = Guest::boot(&GuestOptions {
         memory_mib: 1024,
         network: Network::None,
-        lan: Some(lan.other_end()),
+        lans: vec![lan.other_end()],
         ..GuestOptions::new(scene.kernel)
     })?;
     lan.other_end().start_rdma(&host)?;

@@ -16,7 +16,6 @@ mod hostile;
 mod hosts;
 mod multipath;
 mod namespaces;
-mod rdma_cluster;
 mod resources;
 mod tools;
 mod verify;
@@ -29,6 +28,9 @@ nvmf_tests::on_every_kernel! {
         }
         verify {
             every_shape_of_io_is_read_back_as_written,
+        }
+        cluster {
+            no_failure_takes_a_replicated_volume_from_its_host,
         }
     }
     over tcp alone {
@@ -45,16 +47,10 @@ nvmf_tests::on_every_kernel! {
         digests {
             digests_change_nothing_but_the_checking,
         }
-        cluster {
-            no_failure_takes_a_replicated_volume_from_its_host,
-        }
     }
     over rdma alone {
         multipath {
             discovery_by_either_transport_lists_both,
-        }
-        rdma_cluster {
-            replicated_volume_outlives_its_nodes_and_the_network_between_them,
         }
     }
     on one kernel over tcp and rdma {
