@@ -54,9 +54,7 @@ pub fn run(effort: Effort) -> Result<Table> {
     cluster.healed(VOLUME)?;
     ensure!(cluster.leader(VOLUME)? == leader, "the leader moved: its figures began anew");
     let after = figures(&cluster, leader)?;
-    let name = cluster.nodes[lost].name();
-    cluster.conductor()?.call(&format!("volume lead {VOLUME} --on {name}"))?;
-    cluster.healed(VOLUME)?;
+    cluster.lead(VOLUME, lost)?;
     written.assert_there().context("read from the replica that was away")?;
     cluster.assert_no_panic()?;
 

@@ -106,8 +106,7 @@ fn survive(demo: &mut Demo, guest: &Guest, cluster: &mut Cluster, disk: &str) ->
     ensure!(writers.ended().is_none(), "a writer met an error: {}", writers.stdout());
     writers.kill()?;
     println!("  $ conductor volume lead {VOLUME} --on n{}", leader + 1);
-    cluster.conductor()?.call(&format!("volume lead {VOLUME} --on n{}", leader + 1))?;
-    cluster.healed(VOLUME)?;
+    cluster.lead(VOLUME, leader)?;
     let found = guest.ok(&format!("{tool} read {arguments}"))?;
     ledger::compare(&acknowledged, &found).context("read from the node that was killed")?;
     demo.proved(

@@ -202,7 +202,13 @@ impl Cluster {
     /// Has this node lead the volume, and waits until it serves.
     pub fn lead(&self, index: usize) {
         let body = json!({ "node": self.nodes[index].name });
-        self.call("POST", &format!("/api/v1/volumes/{VOLUME}/leader"), body);
+        // One that others did not reach a moment ago is refused until it is known to be back.
+        wait_for("the node to be let lead", || {
+            let path = format!("/api/v1/volumes/{VOLUME}/leader");
+            let (code, text) = self.try_call("POST", &path, body.clone());
+            assert!(code == 409 || (200..300).contains(&code), "{code} {text}");
+            (code != 409).then_some(())
+        });
         wait_for("the new leader to serve", || {
             (self.nodes[index].metric("afs_volume_serving") > 0.0).then_some(())
         });
