@@ -70,24 +70,13 @@ impl<H: Host> Leader<H> {
         data: Option<Buffer>,
         reply_max: usize,
     ) -> Result<Option<Buffer>, CallError> {
+        // Promises are asked for again and again; that goes on while others wait.
         if let Port::Remote(link) = port
             && !link.is_settled()
+            && !matches!(body, Body::Seal { .. })
         {
             self.within(self.shared().params.settle, link.settle()).await;
         }
-        self.call_now(port, member, epoch, body, data, reply_max).await
-    }
-
-    /// The same without that wait, for what is tried again and again.
-    pub(super) async fn call_now(
-        &self,
-        port: &Port<H>,
-        member: &Member,
-        epoch: u64,
-        body: Body,
-        data: Option<Buffer>,
-        reply_max: usize,
-    ) -> Result<Option<Buffer>, CallError> {
         let sent = self.now();
         let header = Message { tick: member.tick.load(Ordering::Acquire), epoch, body }.encode();
         let answer = match port {

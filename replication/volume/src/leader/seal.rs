@@ -176,7 +176,7 @@ impl<H: Host> Leader<H> {
         let ports = self.ports(view, shard);
         let port = ports.get(index).ok_or(CallError::Unreachable)?;
         let most = seal_report_bytes(2 * shared.params.window);
-        let answer = self.call_now(port, member, view.epoch(), body, None, most).await?;
+        let answer = self.call(port, member, view.epoch(), body, None, most).await?;
         let malformed = CallError::Refused(Outcome::Malformed, 0);
         let report = answer.and_then(|data| SealReport::decode(&data)).ok_or(malformed)?;
         let known = shared.chunk_blocks.load(Ordering::Acquire);
