@@ -99,7 +99,7 @@ impl Bench {
             say(&format!("{what} {round} of {rounds}: {stall:.2} s"));
             stalls.push(stall);
         }
-        self.cluster.assert_no_panic()?;
+        self.cluster.assert_well()?;
         Ok(stalls)
     }
 

@@ -57,7 +57,7 @@ pub fn run(effort: Effort) -> Result<Table> {
             }
         }
     }
-    cluster.assert_no_panic()?;
+    cluster.assert_well()?;
     let mut table = Table::new(&[
         "replicas",
         "depth",

@@ -56,7 +56,7 @@ pub fn run(effort: Effort) -> Result<Table> {
     let after = figures(&cluster, leader)?;
     cluster.lead(VOLUME, lost)?;
     written.assert_there().context("read from the replica that was away")?;
-    cluster.assert_no_panic()?;
+    cluster.assert_well()?;
 
     let [copied, compared] = [after.0 - before.0, after.1 - before.1];
     let mut table = Table::new(&["resync after an absence", "figure", "bar", ""]);

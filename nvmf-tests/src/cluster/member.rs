@@ -159,6 +159,19 @@ impl Member {
         }
     }
 
+    /// How it ended, when it did so by itself.
+    pub fn ended(&self) -> Result<Option<String>> {
+        match &self.body {
+            Body::Native(unit) => {
+                let status = lock(&unit.now).process.as_mut().map(Tied::ended).transpose()?;
+                Ok(status.flatten().map(|status| status.to_string()))
+            }
+            Body::InGuest(program) => {
+                Ok(lock(program).ended().map(|code| format!("exit code {code}")))
+            }
+        }
+    }
+
     /// SIGSTOP.
     pub fn freeze(&self) -> Result<()> {
         match &self.body {

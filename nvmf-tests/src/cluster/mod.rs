@@ -277,9 +277,12 @@ impl Cluster {
         logs.collect()
     }
 
-    /// Fails when a log tells of a panic.
-    pub fn assert_no_panic(&self) -> Result<()> {
+    /// Fails when a log tells of a panic, or a process ended by itself.
+    pub fn assert_well(&self) -> Result<()> {
         for member in self.members() {
+            if let Some(how) = member.ended()? {
+                bail!("{} ended by itself: {how}", member.name());
+            }
             if let Some(line) = member.log().lines().find(|line| line.contains("panicked at")) {
                 bail!("{} panicked: {line}", member.name());
             }

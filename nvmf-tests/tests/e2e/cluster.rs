@@ -57,7 +57,7 @@ fn with_cluster(
     let states = nvme::path_states(&scene.guest)?;
     ensure!(states == "2 non-optimized, 1 optimized", "paths: {states}");
     play(scene, &mut cluster, &disk).with_context(|| cluster.logs(40))?;
-    cluster.assert_no_panic()?;
+    cluster.assert_well()?;
     nvme::disconnect(&scene.guest, &name)?;
     scene.guest.eventually(NOTICE, "! ls /dev/nvme*n1").map(drop)
 }

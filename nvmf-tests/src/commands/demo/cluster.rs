@@ -47,7 +47,7 @@ pub(super) fn show(demo: &mut Demo, guest: &Guest) -> Result<()> {
     survive(demo, guest, &mut cluster, &disk)?;
     nvme::disconnect(guest, NQN)?;
     guest.assert_no_complaints_but(&["nvme nvme", "no usable path"])?;
-    cluster.assert_no_panic()
+    cluster.assert_well()
 }
 
 fn survive(demo: &mut Demo, guest: &Guest, cluster: &mut Cluster, disk: &str) -> Result<()> {
