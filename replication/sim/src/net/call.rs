@@ -267,6 +267,7 @@ impl SimNet {
             (call.from, call.to) == (one, two) || (call.from, call.to) == (two, one)
         };
         self.lose(&ends);
+        self.disconnect(one, two);
     }
 
     /// Its machine tells all who wait for it, unless it has no power to.

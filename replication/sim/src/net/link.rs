@@ -62,12 +62,23 @@ impl SimLink {
 }
 
 impl Link for SimLink {
+    fn is_settled(&self) -> bool {
+        self.net.is_settled(self.from, self.to)
+    }
+
+    async fn settle(&self) {
+        self.net.settle(self.from, self.to).await;
+    }
+
     async fn call(
         &self,
         header: [u8; HEADER_BYTES],
         data: Option<Buffer>,
         reply_max: usize,
     ) -> Result<Answer, LinkError> {
+        if !self.net.connected(self.from, self.to) {
+            return Err(LinkError::Unreachable);
+        }
         let message = LinkMessage { header, data, reply_max };
         self.net.call(self.from, self.to, &self.service, message).await
     }

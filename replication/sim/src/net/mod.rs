@@ -9,6 +9,7 @@
 //!   when the path is whole: long after, perhaps when its sender is dead (a ghost).
 //! - A connection can break with requests under way: their callers get [`LinkError::Lost`], the
 //!   requests may arrive all the same.
+//! - A [`SimLink`] may have to be connected before it carries anything ([`NetConfig::connect_max`]).
 //! - A machine whose process is dead resets connections; one that has no power says nothing.
 //!
 //! What the network promises, as the real one does: an answer belongs to its request; a request
@@ -16,6 +17,7 @@
 //! if the request was not carried out and will not be.
 
 mod call;
+mod connect;
 mod link;
 mod path;
 #[cfg(test)]
@@ -34,6 +36,7 @@ use crate::random::SimRandom;
 pub use afs_env::LinkError;
 use call::Calls;
 pub use call::Closed;
+use connect::Connections;
 pub use link::{LinkMessage, SimLink};
 use path::Paths;
 pub use path::{Cut, PathState};
@@ -54,6 +57,8 @@ pub struct NetConfig {
     /// Of a million requests so many arrive twice. A transport does not do this; who sends again
     /// does.
     pub duplicates: u32,
+    /// [`SimLink`]s are connected when they are first used, which takes up to so long. At zero they always are.
+    pub connect_max: Duration,
 }
 
 impl Default for NetConfig {
@@ -63,6 +68,7 @@ impl Default for NetConfig {
             latency_spread: Duration::from_micros(60),
             stragglers: 1_000,
             duplicates: 0,
+            connect_max: Duration::ZERO,
         }
     }
 }
@@ -97,6 +103,7 @@ struct State {
     machines: BTreeMap<Address, Machine>,
     paths: Paths,
     calls: Calls,
+    connections: Connections,
     counts: NetCounts,
 }
 
@@ -116,6 +123,7 @@ impl SimNet {
             machines: BTreeMap::new(),
             paths: Paths::default(),
             calls: Calls::default(),
+            connections: Connections::default(),
             counts: NetCounts::default(),
         };
         let (sim, random) = (sim.clone(), sim.random().clone());
@@ -229,7 +237,8 @@ impl SimNet {
     pub fn clear(&self) {
         let machines = std::mem::take(&mut self.state.borrow_mut().machines);
         let paths = std::mem::take(&mut self.state.borrow_mut().paths);
-        drop((machines, paths));
+        let connections = std::mem::take(&mut self.state.borrow_mut().connections);
+        drop((machines, paths, connections));
     }
 
     fn has_power(&self, address: Address) -> bool {

@@ -210,3 +210,57 @@ fn a_link_carries_header_and_data_both_ways() {
     assert_eq!((answer.result, answer.status), ([9; 8], 1));
     assert!(answer.data.unwrap().iter().all(|&byte| byte == 7));
 }
+
+/// One message from A to B, whose caller gives up after a second.
+fn send(world: &World) -> Result<Answer, LinkError> {
+    let (link, clock) = (world.net.link(A, B, "echo"), world.sim.clock().clone());
+    let sent = async move {
+        let call = std::pin::pin!(link.call([0; afs_env::HEADER_BYTES], None, 0));
+        let deadline = std::pin::pin!(clock.sleep(SECOND));
+        match futures_util::future::select(call, deadline).await {
+            futures_util::future::Either::Left((answer, _)) => answer,
+            futures_util::future::Either::Right(_) => Err(LinkError::Lost),
+        }
+    };
+    world.sim.run(sent).unwrap()
+}
+
+#[test]
+fn links_are_connected_when_first_used_and_again_after_they_broke() {
+    let mut world = world(3, NetConfig { connect_max: SECOND, ..NetConfig::default() });
+    let echo = |world: &World| {
+        world.net.serve_link(B, "echo", |_, _, _| {
+            std::future::ready(Answer { status: 0, result: [0; 8], data: None })
+        });
+    };
+    echo(&world);
+    let settle = |world: &World| {
+        let link = world.net.link(A, B, "echo");
+        world.sim.run(async move { link.settle().await }).unwrap();
+        world.net.link(A, B, "echo").is_settled()
+    };
+    let unreachable = Err(LinkError::Unreachable);
+    assert!(!world.net.link(A, B, "echo").is_settled());
+    assert_eq!(send(&world).map(|_| ()), unreachable, "it is being connected");
+    assert!(settle(&world));
+    assert_eq!(send(&world).map(|_| ()), Ok(()));
+    // Broken, and made again.
+    world.net.reset(A, B);
+    assert!(!world.net.link(A, B, "echo").is_settled());
+    assert_eq!(send(&world).map(|_| ()), unreachable);
+    assert!(settle(&world));
+    assert_eq!(send(&world).map(|_| ()), Ok(()));
+    // Another process is another connection.
+    world.server.kill();
+    world.server = world.sim.process();
+    world.net.attach(B, &world.server);
+    echo(&world);
+    assert_eq!(send(&world).map(|_| ()), unreachable);
+    assert!(settle(&world));
+    assert_eq!(send(&world).map(|_| ()), Ok(()));
+    // One that stands still does not answer; that is known when the attempt has ended.
+    world.net.reset(A, B);
+    world.server.stop();
+    assert!(settle(&world));
+    assert_eq!(send(&world).map(|_| ()), unreachable);
+}
