@@ -62,6 +62,7 @@ pub fn create(new: &NewVolume, view: &ClusterView) -> Result<VolumeConfig, Denie
         leader: None,
         leader_process: 0,
         reign: 0,
+        planned: true,
         min_in_sync: new.min_in_sync,
         blocks: new.blocks,
         shard_blocks: new.shard_blocks,
@@ -85,6 +86,8 @@ pub fn claim(config: &VolumeConfig, node: NodeId, process: u64) -> Result<Claim,
         return Ok(Claim::AlreadyYours);
     }
     let mut next = if planted(Mutant::ClaimKeepsEpoch) { config.clone() } else { next(config)? };
+    // Another process on the same node comes after a failure.
+    next.planned = config.planned && config.leader_process == 0;
     next.leader_process = process;
     next.reign = next.epoch;
     Ok(Claim::New(next))
@@ -161,6 +164,7 @@ pub fn move_leader(
     }
     let mut next = next(config)?;
     depose(&mut next, Some(to));
+    next.planned = true;
     if needs_election(&next, view) == Some(Election::LeaderCutOff) {
         return Err(Denied::CutOff { node: to });
     }
@@ -275,6 +279,7 @@ pub fn grow(
     }
     let mut next = next(config)?;
     next.blocks = blocks;
+    next.planned = true;
     next.shards.extend(added.iter().map(|places| shard_of(places, Role::InSync)));
     if next.leader_process != 0 {
         next.reign = next.epoch;
@@ -287,7 +292,7 @@ pub fn grow(
 pub(crate) fn next(config: &VolumeConfig) -> Result<VolumeConfig, Denied> {
     let epoch = config.epoch.checked_add(1);
     let epoch = epoch.ok_or_else(|| Denied::Malformed { reason: "no epoch is left".to_owned() })?;
-    Ok(VolumeConfig { epoch, ..config.clone() })
+    Ok(VolumeConfig { epoch, planned: false, ..config.clone() })
 }
 
 /// Nobody's word counts until the new leader, which may be the old one's node, has claimed.

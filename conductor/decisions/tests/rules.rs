@@ -124,6 +124,33 @@ fn admission_keeps_the_reign_and_a_delayed_one_is_denied() {
 }
 
 #[test]
+fn what_was_decided_with_nothing_failed_is_marked_until_its_leader_has_sealed() {
+    let view = alive(3);
+    let made = create(&new_volume(ONE_SHARD, 2), &view).unwrap();
+    let (first, leader) = claimed(ONE_SHARD, 2);
+    let to = NodeId(leader.node.0 % 3 + 1);
+    let moved = move_leader(&first, to, &view).unwrap();
+    let Claim::New(taken) = claim(&moved, to, 8).unwrap() else { panic!() };
+    let place = |(at, node)| Place { replica: replica(1, at), node: NodeId(node) };
+    let added = vec![[(0, 1), (1, 2), (2, 3)].map(place).to_vec()];
+    let grown = grow(&renew(&first, leader).unwrap(), 150, &added).unwrap();
+    for planned in [&made, &first, &moved, &taken, &grown] {
+        assert!(planned.planned, "{planned:?}");
+    }
+    // Its next process follows a failure, and so does whatever else is decided.
+    let Claim::New(again) = claim(&taken, to, 9).unwrap() else { panic!() };
+    let mut without = view.clone();
+    without.set_alive(leader.node, false);
+    let elected = elect(&first, &without).unwrap();
+    let victim = replica(0, if leader.node == NodeId(1) { 1 } else { 0 });
+    let dropped = drop_member(&first, leader, 0, victim, &view).unwrap();
+    let renewed = renew(&first, leader).unwrap();
+    for unplanned in [again, elected, dropped, renewed] {
+        assert!(!unplanned.planned, "{unplanned:?}");
+    }
+}
+
+#[test]
 fn renewal_begins_a_new_reign_with_the_same_sets() {
     let (config, leader) = claimed(ONE_SHARD, 2);
     let renewed = renew(&config, leader).unwrap();
@@ -405,7 +432,7 @@ fn configuration_has_a_stable_text_form() {
     assert_eq!(
         text,
         "{\"volume\":\"00000000-0000-0000-0000-000000000001\",\"epoch\":2,\"leader\":1,\
-         \"leader_process\":7,\"reign\":2,\"min_in_sync\":1,\"blocks\":50,\"shard_blocks\":100,\
+         \"leader_process\":7,\"reign\":2,\"planned\":true,\"min_in_sync\":1,\"blocks\":50,\"shard_blocks\":100,\
          \"shards\":[{\"members\":[{\"replica\":\"00000010-0000-0000-0000-000000000000\",\
          \"node\":1,\"role\":\"in_sync\"}]}]}"
     );

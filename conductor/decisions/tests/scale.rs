@@ -42,6 +42,7 @@ fn volume(n: u32) -> VolumeConfig {
         leader: Some(members[0].node),
         leader_process: 7,
         reign: 2,
+        planned: false,
         min_in_sync: 2,
         blocks: 1 << 24,
         shard_blocks: 1 << 24,

@@ -28,6 +28,7 @@ struct ConfigRow {
     leader_process: i64,
     #[sqlx(try_from = "i64")]
     reign: u64,
+    planned: bool,
     #[sqlx(try_from = "i64")]
     min_in_sync: u8,
     #[sqlx(try_from = "i64")]
@@ -52,8 +53,8 @@ pub(super) async fn load(
     volume: Uuid,
 ) -> Result<Option<VolumeConfig>, DbError> {
     let row: Option<ConfigRow> = query_as(
-        "SELECT uuid, size_bytes, epoch, leader, leader_process, reign, min_in_sync, shard_blocks \
-         FROM volumes WHERE uuid = $1 AND deleted_ms IS NULL",
+        "SELECT uuid, size_bytes, epoch, leader, leader_process, reign, planned, min_in_sync, \
+         shard_blocks FROM volumes WHERE uuid = $1 AND deleted_ms IS NULL",
     )
     .bind(volume)
     .fetch_optional(connection)
@@ -74,8 +75,8 @@ pub(super) async fn load_all(
     connection: &mut Transaction,
 ) -> Result<(BTreeMap<Uuid, VolumeConfig>, Vec<MemberRow>), DbError> {
     let rows: Vec<ConfigRow> = query_as(
-        "SELECT uuid, size_bytes, epoch, leader, leader_process, reign, min_in_sync, shard_blocks \
-         FROM volumes WHERE deleted_ms IS NULL",
+        "SELECT uuid, size_bytes, epoch, leader, leader_process, reign, planned, min_in_sync, \
+         shard_blocks FROM volumes WHERE deleted_ms IS NULL",
     )
     .fetch_all(connection)
     .await?;
@@ -120,6 +121,7 @@ fn config(row: &ConfigRow, members: &[MemberRow]) -> Result<VolumeConfig, DbErro
         leader: leader.map(NodeId),
         leader_process: row.leader_process.cast_unsigned(),
         reign: row.reign,
+        planned: row.planned,
         min_in_sync: row.min_in_sync,
         blocks,
         shard_blocks: row.shard_blocks,
@@ -143,13 +145,14 @@ pub(super) async fn store(
         return Err(Refusal::Denied { volume, reason: denied }.into());
     }
     let swapped = query(
-        "UPDATE volumes SET epoch = $1, leader = $2, leader_process = $3, reign = $4, \
-         min_in_sync = $5, size_bytes = $6 WHERE uuid = $7 AND epoch = $8 AND deleted_ms IS NULL",
+        "UPDATE volumes SET epoch = $1, leader = $2, leader_process = $3, reign = $4, planned = $5, \
+         min_in_sync = $6, size_bytes = $7 WHERE uuid = $8 AND epoch = $9 AND deleted_ms IS NULL",
     )
     .bind(sql(after.epoch))
     .bind(after.leader.map(|leader| i64::from(leader.0)))
     .bind(after.leader_process.cast_signed())
     .bind(sql(after.reign))
+    .bind(after.planned)
     .bind(i64::from(after.min_in_sync))
     .bind(sql(after.blocks.saturating_mul(BLOCK_BYTES)))
     .bind(after.volume)

@@ -333,7 +333,8 @@ async fn insert_volume(
 ) -> Result<(), DbError> {
     query(
         "INSERT INTO volumes (uuid, name, size_bytes, nguid, version, created_ms, epoch, leader, \
-         min_in_sync, copies, shard_blocks) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+         planned, min_in_sync, copies, shard_blocks) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
     )
     .bind(row.uuid)
     .bind(&row.name)
@@ -343,6 +344,7 @@ async fn insert_volume(
     .bind(sql(row.created_ms))
     .bind(sql(config.epoch))
     .bind(config.leader.map(|leader| i64::from(leader.0)))
+    .bind(config.planned)
     .bind(i64::from(config.min_in_sync))
     .bind(i64::from(row.copies))
     .bind(sql(config.shard_blocks))

@@ -188,20 +188,19 @@ impl Cluster {
         let node = self.nodes.get(index).context("no such node")?;
         let name = node.name();
         let mut denied = String::new();
-        // One that was cut off is refused until it reaches others again. One that has no connections to them yet, and takes too long
-        // to make them, as emulated machines do by RDMA, is taken for cut off and replaced: it has them when it is asked again. And a
-        // leader drops replicas that do not promise in time; when it serves it has done so.
-        wait_until("the node to lead and serve", HEALED, || {
+        // One that was cut off is refused until it reaches others again. One that is not refused leads, although it may have to
+        // connect to the others first, which takes emulated machines a second by RDMA.
+        wait_until("the node to be given the volume", HEALED, || {
             let called = self.conductor()?.call(&format!("volume lead {volume} --on {name}"));
-            if let Err(error) = called {
-                denied = format!("{error:#}");
-                return Ok(None);
-            }
+            denied = called.as_ref().err().map(|error| format!("{error:#}")).unwrap_or_default();
+            Ok(called.is_ok().then_some(()))
+        })
+        .with_context(|| denied)?;
+        wait_until("the node to serve", HEALED, || {
             let metrics = node.metrics().ok();
             let serving = metrics.and_then(|metrics| metrics.sum("afs_volume_serving"));
             Ok((serving == Some(1.0)).then_some(()))
-        })
-        .with_context(|| denied)?;
+        })?;
         self.healed(volume)?;
         let leader = self.leader(volume)?;
         ensure!(leader == index, "{name} was to lead, but node {} does", leader + 1);

@@ -9,7 +9,7 @@
 
 use std::time::{Duration, Instant};
 
-use afs_sim::cluster::{Failure, Report, Setup, run};
+use afs_sim::cluster::{Failure, Family, Report, Setup, run};
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -51,6 +51,20 @@ fn a_seed_gives_the_same_run_each_time() {
         let digests = [(); 3].map(|()| run(&setup).map_or(0, |report| report.digest));
         assert_eq!(digests, [digests[0]; 3], "seed {seed}");
     }
+}
+
+/// A node that is given a volume has most likely no connections to the volume's other nodes. That they are made slowly must not
+/// be taken for a failure: neither of the new leader, which would lose the volume again, nor of a replica (DESIGN 5 rule 11).
+#[test]
+fn a_move_to_a_node_without_connections_is_not_taken_back() {
+    let mut moves = 0;
+    for seed in 1..=30 {
+        let report = run(&Setup::of_family(Family::Strangers, seed));
+        let report = report.unwrap_or_else(|failure| panic!("seed {seed}: {failure}"));
+        moves += report.faults.of("leader moved");
+        assert_eq!(report.replacements, 0, "seed {seed}: {report}");
+    }
+    assert!(moves > 150, "{moves}");
 }
 
 /// Seeds that each of the tests below takes; `AFS_SIM_SEEDS` says another number, for all of them together.

@@ -106,4 +106,6 @@ controls! {
     without_a_bug_forgetful_keeps_every_promise: Forgetful;
     without_a_bug_learners_keep_every_promise: Learners;
     without_a_bug_ghosts_keep_every_promise: Ghosts;
+    without_a_bug_strangers_keep_every_promise: Strangers;
+    without_a_bug_cold_starts_keep_every_promise: ColdStarts;
 }

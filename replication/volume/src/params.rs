@@ -18,7 +18,8 @@ pub struct Params {
     pub answer: Duration,
     /// How old a tick in a message may be (DESIGN 5 rule 10).
     pub tick_age: Duration,
-    /// How long a message to a replica waits for the first connection to it.
+    /// How long a message to a replica waits for the first connection to it, and a new leader for the promises of replicas that it
+    /// has most likely no connections to yet.
     pub settle: Duration,
     /// How long a new leader waits for a replica to promise before it reports it.
     pub seal: Duration,
@@ -107,6 +108,8 @@ mod tests {
         // reported before the hosts' patience is over.
         assert!(params.seal >= params.heartbeat * 2);
         assert!(params.restart_grace >= params.lease);
+        // Who may just lack connections is given longer, and less than who was restarted.
+        assert!(params.settle >= params.seal && params.restart_grace >= params.settle);
         assert!(params.patience >= params.restart_grace + params.answer + params.lease);
         // A connection is worth a longer wait than an answer, and a shorter one than a host's.
         assert!(params.settle >= params.answer && params.patience >= params.settle * 4);

@@ -216,6 +216,7 @@ impl Conductor {
                 needs_election(&config, &view).and_then(|_| elect(&config, &view).ok())
             };
             if let Some(elected) = elected {
+                self.0.cluster.core().count_replacement();
                 self.commit(config.epoch, elected, Step::Other).await;
             }
         }
@@ -246,6 +247,9 @@ impl Conductor {
                 // Another decision may have come first.
                 let now = self.config(volume)?;
                 let granted = now == next;
+                if granted && matches!(request, Request::Accuse { .. }) {
+                    self.0.cluster.core().count_replacement();
+                }
                 Some((now, granted))
             }
             Ok(None) => {

@@ -81,6 +81,8 @@ pub(super) struct Core {
     /// What happens to the conductor that commits next.
     pub kill_at_commit: Cell<Option<CommitMoment>>,
     pub commits: Cell<u64>,
+    /// Of these, how many elected a leader or dropped a replica.
+    pub replacements: Cell<u64>,
 }
 
 impl Core {
@@ -97,6 +99,11 @@ impl Core {
     /// Puts in the first configuration of a volume.
     pub fn create(&self, config: VolumeConfig) {
         self.state.borrow_mut().configs.insert(config.volume, config);
+    }
+
+    /// A leader was elected, or a replica dropped.
+    pub fn count_replacement(&self) {
+        self.replacements.set(self.replacements.get() + 1);
     }
 
     /// A node counts as dead until `until`, whatever it says.

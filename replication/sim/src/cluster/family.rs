@@ -39,11 +39,15 @@ pub enum Family {
     Learners,
     /// The same, with messages that are late by more than an attempt to bring a replica back, which takes long (rules 8, 10).
     Ghosts,
+    /// Nodes take long to connect to each other, and nothing else happens but that volumes are moved (rule 11).
+    Strangers,
+    /// The same while they die and lose their connections (rules 2 and 11).
+    ColdStarts,
 }
 
 impl Family {
     /// All of them.
-    pub const ALL: [Family; 10] = [
+    pub const ALL: [Family; 12] = [
         Family::Anything,
         Family::Stubborn,
         Family::Isolated,
@@ -54,6 +58,8 @@ impl Family {
         Family::Forgetful,
         Family::Learners,
         Family::Ghosts,
+        Family::Strangers,
+        Family::ColdStarts,
     ];
 }
 
@@ -67,6 +73,11 @@ fn faults(kinds: &[&'static str], pause: u64, time_max: u64) -> Option<Faults> {
 
 fn latency(spread: u64) -> NetConfig {
     NetConfig { latency_spread: ms(spread), ..NetConfig::default() }
+}
+
+/// Two connections in three are slower than a promise is waited for.
+fn strangers() -> NetConfig {
+    NetConfig { connect_max: ms(1_500), ..NetConfig::default() }
 }
 
 /// Three hosts: one that mostly reads, one that does both, one that mostly writes.
@@ -175,6 +186,26 @@ impl Setup {
                 },
                 hosts: hosts(3, 20, 16, MIXED),
                 faults: faults(&["late messages"], 600, 3_000),
+                ..base
+            },
+            Family::Strangers => Setup {
+                replicas: pick(&random, &[2, 3], 3),
+                min_in_sync: 1,
+                net: strangers(),
+                hosts: hosts(2, 20, 16, MIXED),
+                faults: faults(&["leader moved"], 2_000, 1_000),
+                ..base
+            },
+            Family::ColdStarts => Setup {
+                replicas: pick(&random, &[2, 3], 3),
+                min_in_sync: pick(&random, &[1, 2], 2),
+                net: strangers(),
+                hosts: hosts(2, 20, 16, MIXED),
+                faults: faults(
+                    &["leader moved", "kill", "reset", "isolated", "host killed"],
+                    2_000,
+                    2_000,
+                ),
                 ..base
             },
         }

@@ -116,6 +116,8 @@ pub struct Report {
     pub operations: u64,
     /// Decisions that were made.
     pub decisions: u64,
+    /// Leaders that were elected and replicas that were dropped: what somebody's failure calls for, and nothing else.
+    pub replacements: u64,
     /// Polls of tasks.
     pub polls: u64,
     /// Messages.
@@ -131,6 +133,7 @@ impl Report {
         self.faults.add(&other.faults);
         self.operations += other.operations;
         self.decisions += other.decisions;
+        self.replacements += other.replacements;
         self.polls += other.polls;
         self.net.sent += other.net.sent;
         self.net.vanished += other.net.vanished;
@@ -550,6 +553,7 @@ impl Cluster {
             faults: self.0.faults.borrow().clone(),
             operations: self.0.operations.get(),
             decisions: self.core().commits.get(),
+            replacements: self.core().replacements.get(),
             polls: self.sim().polls(),
             net,
             digest: digest.iter().fold(0, |sum: u64, part| sum.rotate_left(7) ^ part),

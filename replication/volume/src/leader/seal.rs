@@ -95,10 +95,11 @@ impl<H: Host> Leader<H> {
                 // One that has promised may have been restarted since: all are asked again.
                 reports.clear();
             }
-            if let Some((shard, replica)) = missing
-                && self.now().saturating_sub(started) > self.seal_patience(shard, &reports)
-            {
-                return Sealed::Missing(shard, replica, unheard);
+            if let Some((shard, replica)) = missing {
+                let patience = self.seal_patience(view, shard, &reports, &unheard);
+                if self.now().saturating_sub(started) > nanos(patience) {
+                    return Sealed::Missing(shard, replica, unheard);
+                }
             }
             if self.must_look() {
                 return Sealed::LookAgain;
@@ -111,12 +112,35 @@ impl<H: Host> Leader<H> {
         }
     }
 
-    /// If all that answered were restarted, the others may be on their way too.
-    fn seal_patience(&self, shard: usize, reports: &Reports) -> u64 {
-        let mut answered = reports.iter().filter(|((of, _), _)| *of == shard);
+    /// How long a replica that does not promise is waited for.
+    fn seal_patience(
+        &self,
+        view: &View,
+        shard: usize,
+        reports: &Reports,
+        unheard: &[NodeId],
+    ) -> Duration {
         let params = &self.shared().params;
-        let restarted = answered.all(|(_, report)| !report.continuous);
-        nanos(if restarted { params.restart_grace } else { params.seal })
+        let mut answered = reports.iter().filter(|((of, _), _)| *of == shard);
+        if answered.all(|(_, report)| !report.continuous) {
+            // If all that answered were restarted, the others may be on their way too.
+            return params.restart_grace;
+        }
+        // With nothing failed the others are there, and who hears none of several others would be taken for cut off, if it said so
+        // (DESIGN 5 rule 2). Either way it is more likely that the ways to them are still being made.
+        let connects = view.config.planned || self.hears_nobody(view, unheard);
+        if connects { params.settle } else { params.seal }
+    }
+
+    /// Whether this node hears none of at least two others that have to promise.
+    fn hears_nobody(&self, view: &View, unheard: &[NodeId]) -> bool {
+        let own = self.shared().node;
+        let all = (0..view.shards.len()).flat_map(|shard| view.in_sync(shard));
+        let mut others: Vec<NodeId> = all.map(|(_, member)| member.node).collect();
+        others.sort_unstable();
+        others.dedup();
+        others.retain(|node| *node != own);
+        others.len() > 1 && others.iter().all(|node| unheard.contains(node))
     }
 
     pub(super) fn must_look(&self) -> bool {

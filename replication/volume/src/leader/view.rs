@@ -117,6 +117,7 @@ impl View {
             leader: None,
             leader_process: 0,
             reign: 0,
+            planned: false,
             min_in_sync: 1,
             blocks: 0,
             shard_blocks: 0,
