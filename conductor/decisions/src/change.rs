@@ -86,7 +86,7 @@ pub fn claim(config: &VolumeConfig, node: NodeId, process: u64) -> Result<Claim,
         return Ok(Claim::AlreadyYours);
     }
     let mut next = if planted(Mutant::ClaimKeepsEpoch) { config.clone() } else { next(config)? };
-    // Another process on the same node comes after a failure.
+    // Another process on the same node most likely comes after a failure.
     next.planned = config.planned && config.leader_process == 0;
     next.leader_process = process;
     next.reign = next.epoch;
@@ -101,6 +101,7 @@ pub fn claim(config: &VolumeConfig, node: NodeId, process: u64) -> Result<Claim,
 pub fn renew(config: &VolumeConfig, asker: Asker) -> Result<VolumeConfig, Denied> {
     check_asker(config, asker)?;
     let mut next = next(config)?;
+    next.planned = false;
     next.reign = next.epoch;
     Ok(next)
 }
@@ -127,7 +128,9 @@ pub fn drop_member(
         return Err(Denied::Suspect { accuser: accuser.node, accused: member.node });
     }
     check_min_without(config, shard)?;
-    with_role(config, shard, replica, Role::OutOfSync)
+    let mut next = with_role(config, shard, replica, Role::OutOfSync)?;
+    next.planned = false;
+    Ok(next)
 }
 
 /// The leader says that a replica has everything (DESIGN 5, rule 8: "when nothing is left, one
@@ -164,7 +167,7 @@ pub fn move_leader(
     }
     let mut next = next(config)?;
     depose(&mut next, Some(to));
-    next.planned = true;
+    next.planned = had_leader(config);
     if needs_election(&next, view) == Some(Election::LeaderCutOff) {
         return Err(Denied::CutOff { node: to });
     }
@@ -255,6 +258,7 @@ pub fn force_in_sync(
         }
     }
     let leader = best_leader(&next, view).or(config.leader);
+    next.planned = false;
     depose(&mut next, leader);
     Ok(next)
 }
@@ -279,7 +283,7 @@ pub fn grow(
     }
     let mut next = next(config)?;
     next.blocks = blocks;
-    next.planned = true;
+    next.planned = had_leader(config);
     next.shards.extend(added.iter().map(|places| shard_of(places, Role::InSync)));
     if next.leader_process != 0 {
         next.reign = next.epoch;
@@ -292,7 +296,13 @@ pub fn grow(
 pub(crate) fn next(config: &VolumeConfig) -> Result<VolumeConfig, Denied> {
     let epoch = config.epoch.checked_add(1);
     let epoch = epoch.ok_or_else(|| Denied::Malformed { reason: "no epoch is left".to_owned() })?;
-    Ok(VolumeConfig { epoch, planned: false, ..config.clone() })
+    Ok(VolumeConfig { epoch, ..config.clone() })
+}
+
+/// Whether what an operator wants of a volume finds it with nothing failed: not between an election and
+/// the claim of who was elected.
+fn had_leader(config: &VolumeConfig) -> bool {
+    config.planned || config.leader_process != 0
 }
 
 /// Nobody's word counts until the new leader, which may be the old one's node, has claimed.

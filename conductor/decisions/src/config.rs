@@ -93,9 +93,9 @@ pub struct VolumeConfig {
     pub leader_process: u64,
     /// The epoch with which this leader's reign began; drops and admissions keep it. 0: unclaimed.
     pub reign: u64,
-    /// Nothing had failed when this was decided: the volume was made or grown, or its leader moved
-    /// by plan. The leader that claims it then waits longer for the promises of the others, as it
-    /// may have to connect to them first.
+    /// Nothing had failed when this leader's time began: the volume was made or grown, or its leader
+    /// moved by plan; and since then no replica was dropped and nobody had to seal again. Who leads
+    /// waits longer for the promises of the others, as it may have to connect to them first.
     #[serde(default)]
     pub planned: bool,
     /// Writes stall with fewer in-sync replicas than this.

@@ -60,6 +60,7 @@ pub fn elect(config: &VolumeConfig, view: &ClusterView) -> Result<VolumeConfig, 
     let leader = best_leader(config, view).ok_or(Denied::NoCandidate)?;
     let mut elected = if planted(Mutant::ElectKeepsEpoch) { config.clone() } else { next(config)? };
     depose(&mut elected, Some(leader));
+    elected.planned = false;
     let min = usize::from(config.min_in_sync.max(1));
     for shard in &mut elected.shards {
         drop_dead(shard, min, view);

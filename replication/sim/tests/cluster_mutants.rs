@@ -69,7 +69,7 @@ caught! { afs_volume:
     rule_8_keeping_live_writes_from_learners_is_caught: NoLiveWrites by Learners 1;
     rule_8_admitting_a_learner_that_failed_is_caught: AdmitFailed by Learners 43;
     rule_10_ignoring_ticks_is_caught: IgnoreTick by Ghosts 237;
-    rule_10_going_on_after_another_leader_is_caught: TenureForgotten by Survivors 914;
+    rule_10_going_on_after_another_leader_is_caught: TenureForgotten by Returns 103;
 }
 
 caught! { afs_decisions:
@@ -101,6 +101,7 @@ controls! {
     without_a_bug_isolated_keeps_every_promise: Isolated;
     without_a_bug_impatient_keeps_every_promise: Impatient;
     without_a_bug_survivors_keep_every_promise: Survivors;
+    without_a_bug_returns_keep_every_promise: Returns;
     without_a_bug_orphans_keep_every_promise: Orphans;
     without_a_bug_generations_keep_every_promise: Generations;
     without_a_bug_forgetful_keeps_every_promise: Forgetful;

@@ -29,6 +29,8 @@ pub enum Family {
     Impatient,
     /// Leaders are replaced with writes under way, and the replicas live on with their lists (rule 6).
     Survivors,
+    /// The same, and volumes come back to a leader that has not learned that another one led meanwhile (rule 10).
+    Returns,
     /// Leaders and replicas die with writes under way (rules 6 and 7).
     Orphans,
     /// The same with short generations (rule 8).
@@ -47,12 +49,13 @@ pub enum Family {
 
 impl Family {
     /// All of them.
-    pub const ALL: [Family; 12] = [
+    pub const ALL: [Family; 13] = [
         Family::Anything,
         Family::Stubborn,
         Family::Isolated,
         Family::Impatient,
         Family::Survivors,
+        Family::Returns,
         Family::Orphans,
         Family::Generations,
         Family::Forgetful,
@@ -140,6 +143,16 @@ impl Setup {
                 net: latency(60),
                 hosts: hosts(6, 10, 16, MIXED),
                 faults: faults(&["isolated", "host killed"], 500, 1_500),
+                ..base
+            },
+            Family::Returns => Setup {
+                net: latency(60),
+                hosts: hosts(6, 10, 16, MIXED),
+                faults: faults(
+                    &["isolated", "false death", "leader moved", "host killed"],
+                    300,
+                    1_500,
+                ),
                 ..base
             },
             Family::Orphans | Family::Generations => Setup {

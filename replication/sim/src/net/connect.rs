@@ -49,8 +49,9 @@ impl SimNet {
 
     /// Waits for the end of an attempt to connect.
     pub(super) async fn settle(&self, from: Address, to: Address) {
-        self.connected(from, to);
         poll_fn(|context| {
+            // An attempt that ended may be over before this is polled again.
+            self.connected(from, to);
             if self.is_settled(from, to) {
                 return Poll::Ready(());
             }

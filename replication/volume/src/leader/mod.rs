@@ -183,8 +183,12 @@ impl LeaderState {
         }))
     }
 
-    /// The conductor made a new configuration known; older ones are ignored.
+    /// The conductor made a configuration known. One that is not newer than what is led by, as nodes are told again and again, is
+    /// ignored: it would have a leader that waits for promises begin to wait anew.
     pub fn offer(&self, config: VolumeConfig) {
+        if config.epoch <= self.0.view.lock().epoch() {
+            return;
+        }
         let mut offer = self.0.offer.lock();
         if offer.as_ref().is_none_or(|known| known.epoch < config.epoch) {
             *offer = Some(config);

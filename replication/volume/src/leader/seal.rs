@@ -126,10 +126,12 @@ impl<H: Host> Leader<H> {
             // If all that answered were restarted, the others may be on their way too.
             return params.restart_grace;
         }
-        // With nothing failed the others are there, and who hears none of several others would be taken for cut off, if it said so
-        // (DESIGN 5 rule 2). Either way it is more likely that the ways to them are still being made.
-        let connects = view.config.planned || self.hears_nobody(view, unheard);
-        if connects { params.settle } else { params.seal }
+        // With nothing failed the others are there; who hears none of several others is taken for cut off, if it says so while they
+        // live (DESIGN 5 rule 2); and where no replica may be dropped, to say so gains nothing. In all of these it is more likely
+        // that the ways to the others are still being made.
+        let futile = self.hears_nobody(view, unheard)
+            || view.in_sync(shard).count() <= usize::from(view.config.min_in_sync);
+        if view.config.planned || futile { params.settle } else { params.seal }
     }
 
     /// Whether this node hears none of at least two others that have to promise.
