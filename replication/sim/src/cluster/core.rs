@@ -81,7 +81,7 @@ pub(super) struct Core {
     /// What happens to the conductor that commits next.
     pub kill_at_commit: Cell<Option<CommitMoment>>,
     pub commits: Cell<u64>,
-    /// Of these, how many elected a leader or dropped a replica.
+    /// How often a leader was to be elected, or a replica was dropped.
     pub replacements: Cell<u64>,
 }
 
