@@ -213,7 +213,12 @@ impl<H: Host> Leader<H> {
             let heard = member.heard.load(Ordering::Acquire);
             member.mode() != Mode::Away && now.saturating_sub(heard) > patience
         });
-        let mut nodes: Vec<NodeId> = silent.map(|member| member.node).collect();
+        self.other_nodes(silent.map(|member| &**member))
+    }
+
+    /// The nodes of these replicas, each once, without this one.
+    pub(super) fn other_nodes<'a>(&self, members: impl Iterator<Item = &'a Member>) -> Vec<NodeId> {
+        let mut nodes: Vec<NodeId> = members.map(|member| member.node).collect();
         nodes.sort_unstable();
         nodes.dedup();
         nodes.retain(|node| *node != self.shared().node);

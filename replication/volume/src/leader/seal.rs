@@ -136,12 +136,8 @@ impl<H: Host> Leader<H> {
 
     /// Whether this node hears none of at least two others that have to promise.
     fn hears_nobody(&self, view: &View, unheard: &[NodeId]) -> bool {
-        let own = self.shared().node;
         let all = (0..view.shards.len()).flat_map(|shard| view.in_sync(shard));
-        let mut others: Vec<NodeId> = all.map(|(_, member)| member.node).collect();
-        others.sort_unstable();
-        others.dedup();
-        others.retain(|node| *node != own);
+        let others = self.other_nodes(all.map(|(_, member)| &**member));
         others.len() > 1 && others.iter().all(|node| unheard.contains(node))
     }
 
