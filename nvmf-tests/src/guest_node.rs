@@ -15,6 +15,9 @@ pub const API_PORT: u16 = 49180;
 /// The port of the node's own HTTP face in the guest.
 pub const HTTP_PORT: u16 = 49181;
 
+/// Memory for data in flight. To lock and register the usual 256M takes seconds of an emulated processor.
+const BUFFERS: &str = "64M";
+
 const SCRAPE: &str =
     "exec 3<>/dev/tcp/127.0.0.1/49181; printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3";
 
@@ -54,7 +57,8 @@ impl GuestNode {
             listen.iter().map(|target| format!(" --listen {}", target.url())).collect();
         let afs = programs.join("afs");
         let command = format!(
-            "{launch} {} standalone{listeners} --api 0.0.0.0:{API_PORT} --http 0.0.0.0:{HTTP_PORT} {arguments}",
+            "{launch} {} standalone{listeners} --api 0.0.0.0:{API_PORT} --http 0.0.0.0:{HTTP_PORT} \
+             --buffers {BUFFERS} {arguments}",
             afs.display()
         );
         let faces = [guest.forwarded(API_PORT), guest.forwarded(HTTP_PORT)];

@@ -14,7 +14,7 @@ use super::Shell;
 const MODULES: &str = "set -e
 # rxe computes its checksums with the driver that is there when it is loaded; not every processor has the fast one.
 modprobe crc32_pclmul || true
-for module in crc32_generic dummy rdma_rxe ib_uverbs rdma_ucm nvme-rdma; do modprobe $module; done";
+modprobe -a crc32_generic dummy rdma_rxe ib_uverbs rdma_ucm nvme-rdma";
 
 /// Loads the modules.
 pub(super) fn load(shell: &Shell) -> Result<()> {

@@ -11,7 +11,7 @@ use nvmf_tests::scene::{Scene, nqn};
 /// Root without the right to lock as much memory as it likes.
 const FEW_LOCKED_PAGES: &str = "ulimit -l 64; exec setpriv --bounding-set=-ipc_lock,-sys_resource --inh-caps=-ipc_lock,-sys_resource";
 /// The same with enough for the buffers and one device, of two.
-const LOCKED_PAGES_OF_ONE_DEVICE: &str = "ulimit -l 716800; exec setpriv --bounding-set=-ipc_lock,-sys_resource --inh-caps=-ipc_lock,-sys_resource";
+const LOCKED_PAGES_OF_ONE_DEVICE: &str = "ulimit -l 262144; exec setpriv --bounding-set=-ipc_lock,-sys_resource --inh-caps=-ipc_lock,-sys_resource";
 /// Root that must keep to the permissions of files.
 const NO_OVERRIDE: &str = "exec setpriv --bounding-set=-dac_override,-dac_read_search \
      --inh-caps=-dac_override,-dac_read_search";
