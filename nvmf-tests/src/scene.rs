@@ -3,6 +3,7 @@
 //! ```text
 //! nvmf_tests::on_every_kernel! {
 //!     over tcp and rdma { files { ext4_survives, xfs_survives } }
+//!     over tcp and rdma, the older kernel over rdma in long runs { cluster { nodes_may_die } }
 //!     over tcp alone { digests { digests_change_nothing } }
 //!     over rdma alone { devices { lost_device_is_survived } }
 //!     on one kernel over tcp and rdma { resources { nothing_is_left_behind } }
@@ -11,7 +12,8 @@
 //! }
 //! ```
 //!
-//! What asks about the node more than about the host's kernel runs with the newer kernel alone.
+//! What asks about the node more than about the host's kernel runs with the newer kernel alone. What takes minutes over RDMA
+//! and asks little of the host that the other three have not answered runs with the older kernel in [`LONG`] runs alone.
 //!
 //! Over TCP the node runs natively and only the host is in the guest; over RDMA both are in the guest, on soft RDMA.
 //! Such tests run only under `cargo lab test`, which prepared the machine; elsewhere they are skipped by name.
@@ -33,6 +35,17 @@ use crate::process::tail;
 
 /// Set by `cargo lab test`: the machine is prepared and nothing may be skipped.
 pub const UNDER_LAB: &str = "AFS_LAB";
+
+/// Set by `cargo lab test --long`: repetitions are many, and no combination is left out.
+pub const LONG: &str = "AFS_LAB_LONG";
+
+/// Why a test is left out of other runs; the lab knows it by these words.
+pub const IN_LONG_RUNS: &str = "in long runs alone";
+
+/// Whether this is a [`LONG`] run.
+pub fn is_long() -> bool {
+    env::var_os(LONG).is_some()
+}
 
 /// Where nodes in the guest keep their files: a file system that can `O_DIRECT`, on the guest's scratch disk.
 pub const NODE_FOLDER: &str = "/srv/node";
@@ -239,36 +252,60 @@ pub fn run(kernel: Kernel, transport: Transport, test: &str, body: fn(&mut Scene
 /// transport. All tests of one kernel sort together, so each kernel boots once.
 #[macro_export]
 macro_rules! on_every_kernel {
-    (over tcp and rdma $both:tt over tcp alone $tcp:tt over rdma alone $rdma:tt
+    (over tcp and rdma $both:tt over tcp and rdma, the older kernel over rdma in long runs $long:tt
+     over tcp alone $tcp:tt over rdma alone $rdma:tt
      on one kernel over tcp and rdma $one_both:tt over tcp alone $one_tcp:tt
      over rdma alone $one_rdma:tt) => {
-        $crate::on_every_kernel!(@kernel linux_6_12 V6_12 $both $tcp $rdma);
-        $crate::on_every_kernel!(@kernel linux_6_1 V6_1 $both $tcp $rdma);
-        $crate::on_every_kernel!(@kernel linux_6_12_alone V6_12 $one_both $one_tcp $one_rdma);
-    };
-    (@kernel $line:ident $kernel:ident $both:tt $tcp:tt $rdma:tt) => {
-        mod $line {
+        mod linux_6_12 {
             mod tcp {
-                $crate::on_every_kernel!(@tests $kernel Tcp $both);
-                $crate::on_every_kernel!(@tests $kernel Tcp $tcp);
+                $crate::on_every_kernel!(@tests V6_12 Tcp [] $both);
+                $crate::on_every_kernel!(@tests V6_12 Tcp [] $long);
+                $crate::on_every_kernel!(@tests V6_12 Tcp [] $tcp);
             }
             mod rdma {
-                $crate::on_every_kernel!(@tests $kernel Rdma $both);
-                $crate::on_every_kernel!(@tests $kernel Rdma $rdma);
+                $crate::on_every_kernel!(@tests V6_12 Rdma [] $both);
+                $crate::on_every_kernel!(@tests V6_12 Rdma [] $long);
+                $crate::on_every_kernel!(@tests V6_12 Rdma [] $rdma);
+            }
+        }
+        mod linux_6_1 {
+            mod tcp {
+                $crate::on_every_kernel!(@tests V6_1 Tcp [] $both);
+                $crate::on_every_kernel!(@tests V6_1 Tcp [] $long);
+                $crate::on_every_kernel!(@tests V6_1 Tcp [] $tcp);
+            }
+            mod rdma {
+                $crate::on_every_kernel!(@tests V6_1 Rdma [] $both);
+                $crate::on_every_kernel!(@tests V6_1 Rdma [#[ignore = "in long runs alone"]] $long);
+                $crate::on_every_kernel!(@tests V6_1 Rdma [] $rdma);
+            }
+        }
+        mod linux_6_12_alone {
+            mod tcp {
+                $crate::on_every_kernel!(@tests V6_12 Tcp [] $one_both);
+                $crate::on_every_kernel!(@tests V6_12 Tcp [] $one_tcp);
+            }
+            mod rdma {
+                $crate::on_every_kernel!(@tests V6_12 Rdma [] $one_both);
+                $crate::on_every_kernel!(@tests V6_12 Rdma [] $one_rdma);
             }
         }
     };
-    (@tests $kernel:ident $transport:ident { $($module:ident { $($test:ident),+ $(,)? })+ }) => {
+    (@tests $kernel:ident $transport:ident $when:tt { $($module:ident { $($test:ident),+ $(,)? })+ }) => {
         $(mod $module {
-            $(#[test]
-            fn $test() {
-                $crate::scene::run(
-                    $crate::prepare::Kernel::$kernel,
-                    $crate::nvme::Transport::$transport,
-                    stringify!($test),
-                    super::super::super::$module::$test,
-                );
-            })+
+            $($crate::on_every_kernel!(@test $kernel $transport $when $module $test);)+
         })+
+    };
+    (@test $kernel:ident $transport:ident [$($when:tt)*] $module:ident $test:ident) => {
+        #[test]
+        $($when)*
+        fn $test() {
+            $crate::scene::run(
+                $crate::prepare::Kernel::$kernel,
+                $crate::nvme::Transport::$transport,
+                stringify!($test),
+                super::super::super::$module::$test,
+            );
+        }
     };
 }

@@ -1,17 +1,14 @@
-//! Each benchmark runs in its tiny mode, so that it works when somebody wants a figure.
+//! Each benchmark runs in its tiny mode, so that it works when somebody wants a figure; those that count instructions run in
+//! `instructions.rs`.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use nvmf_tests::bench::{BENCHES, Effort};
-use nvmf_tests::scene::may_run;
+mod tiny;
 
-fn run(name: &str) {
-    let bench = BENCHES.iter().find(|bench| bench.name == name).unwrap();
-    if may_run(bench.name, bench.kernels) {
-        let table =
-            (bench.run)(Effort::Tiny).map_err(|error| format!("{name}: {error:#}")).unwrap();
-        println!("{table}");
-    }
-}
+use nvmf_tests::bench::BENCHES;
+use tiny::run;
+
+/// Those of `instructions.rs`.
+const ELSEWHERE: [&str; 2] = ["instructions", "instructions-rdma"];
 
 macro_rules! tiny {
     ($($test:ident: $name:literal;)*) => {
@@ -22,15 +19,15 @@ macro_rules! tiny {
 
         #[test]
         fn every_benchmark_is_run() {
-            let names: Vec<&str> = BENCHES.iter().map(|bench| bench.name).collect();
+            let all = BENCHES.iter().map(|bench| bench.name);
+            let names: Vec<&str> = all.filter(|name| !ELSEWHERE.contains(name)).collect();
             assert_eq!(names, [$($name),*]);
+            assert_eq!(names.len() + ELSEWHERE.len(), BENCHES.len());
         }
     };
 }
 
 tiny! {
-    instructions_runs: "instructions";
-    instructions_rdma_runs: "instructions-rdma";
     loopback_runs: "loopback";
     store_runs: "store";
     start_runs: "start";

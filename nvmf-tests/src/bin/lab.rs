@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use nvmf_tests::commands::test::Choice;
 use nvmf_tests::prepare::{Consent, Kernel};
 use nvmf_tests::{agent, commands, ledger};
 
@@ -23,10 +24,13 @@ struct Arguments {
 enum Command {
     /// Show a stock Linux host using an Afs volume, from nothing to verified data, in a few minutes.
     Demo,
-    /// Build everything and run every test, end-to-end tests in guests included.
+    /// Build everything and run the tests, end-to-end tests in guests included.
     Test {
         /// Only tests whose name contains this.
         filter: Option<String>,
+        /// Repeat more, and run what other runs leave out: some hosts of kernel 6.1 over RDMA.
+        #[arg(long)]
+        long: bool,
     },
     /// Measure, side by side with what everybody has.
     Bench {
@@ -82,7 +86,9 @@ fn run(arguments: &Arguments) -> Result<()> {
     let consent = if arguments.yes { Consent::Given } else { Consent::Ask };
     match &arguments.command {
         Command::Demo => commands::demo::demo(consent),
-        Command::Test { filter } => commands::test::test(filter.as_deref(), consent),
+        Command::Test { filter, long } => {
+            commands::test::test(Choice { filter: filter.as_deref(), long: *long }, consent)
+        }
         Command::Bench { names } => commands::bench::bench(names, consent),
         Command::Shell { kernel } => commands::shell::shell(*kernel, consent),
         Command::Ledger { action: LedgerAction::Write, device, blocks, threads, from } => {

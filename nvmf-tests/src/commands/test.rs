@@ -1,8 +1,9 @@
 //! `cargo lab test`: gets the machine ready, builds, runs every test of the workspace, and says what ran.
 //!
 //! The test programs are run one by one by the lab itself, not by cargo, so that each part has its time and its own
-//! line, end-to-end tests show their progress, and a program that hangs is ended. Those of the simulator run beside the
-//! others with what processors these leave: guests wait much, and a simulated clock does not mind.
+//! line, end-to-end tests show their progress, and a program that hangs is ended. What does not look at the clock runs beside
+//! the others with what processors these leave, for guests wait much: the simulator, guests with a clock of their own, and
+//! the power cut.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -19,14 +20,27 @@ use serde_json::Value;
 use crate::paths;
 use crate::prepare::{Consent, Kernel, prepare, say};
 use crate::process::{spawn, tied};
-use crate::scene::UNDER_LAB;
+use crate::scene::{IN_LONG_RUNS, LONG, UNDER_LAB};
 use crate::table::Table;
 
-/// The longest that one test program may run.
-const PROGRAM_DEADLINE: Duration = Duration::from_secs(40 * 60);
+/// The longest that a test program may say nothing. The slowest test takes about a third of it on a slow machine.
+const SILENCE: Duration = Duration::from_secs(20 * 60);
 
-/// Runs all tests whose name contains `filter`; an error when any failed.
-pub fn test(filter: Option<&str>, consent: Consent) -> Result<()> {
+/// Test programs of this package that do not look at the clock.
+const BESIDE: [&str; 2] = ["instructions", "power_cut"];
+
+/// Which tests to run.
+#[derive(Clone, Copy, Debug)]
+pub struct Choice<'a> {
+    /// Only those whose name contains this.
+    pub filter: Option<&'a str>,
+    /// With many repetitions, and with those that other runs leave out.
+    pub long: bool,
+}
+
+/// Runs the chosen tests; an error when any failed.
+pub fn test(choice: Choice<'_>, consent: Consent) -> Result<()> {
+    let Choice { filter, long } = choice;
     let begin = Instant::now();
     let mut table = Table::new(&["part", "passed", "failed", "skipped", "seconds"]);
     let mut step = |name: &str, began: Instant| {
@@ -41,7 +55,7 @@ pub fn test(filter: Option<&str>, consent: Consent) -> Result<()> {
     step("build", began);
 
     let mut total = Tally::default();
-    for (program, (tally, took)) in programs.iter().zip(run_all(&programs, filter)?) {
+    for (program, (tally, took)) in programs.iter().zip(run_all(&programs, choice)?) {
         if tally.is_empty() && filter.is_some() {
             continue;
         }
@@ -80,6 +94,9 @@ pub fn test(filter: Option<&str>, consent: Consent) -> Result<()> {
     let skipped =
         if total.skipped > 0 { format!(", {} skipped", total.skipped) } else { String::new() };
     println!("{} passed, {} failed{skipped}", total.passed, total.failed);
+    if total.left > 0 && !long {
+        println!("{} left for `cargo lab test --long`", total.left);
+    }
     if total.failed > 0 {
         bail!("{} tests failed", total.failed);
     }
@@ -107,10 +124,23 @@ fn cargo_program() -> String {
 enum Kind {
     /// Processors, and no clock but a simulated one.
     Simulation,
+    /// Guests whose tests do not look at the clock.
+    Beside,
     /// Real time and sockets.
     Native,
     /// Guests.
     EndToEnd,
+}
+
+impl Kind {
+    /// Run with what processors the others leave.
+    fn waits(self) -> bool {
+        matches!(self, Self::Simulation | Self::Beside)
+    }
+
+    fn has_guests(self) -> bool {
+        matches!(self, Self::Beside | Self::EndToEnd)
+    }
 }
 
 /// One test executable.
@@ -121,22 +151,22 @@ struct Program {
     kind: Kind,
 }
 
-/// Runs all programs, the simulations beside the others. The results are in the order of `programs`, which is that of their kinds.
-fn run_all(programs: &[Program], filter: Option<&str>) -> Result<Vec<(Tally, Duration)>> {
-    let (simulations, others) =
-        programs.split_at(programs.partition_point(|program| program.kind == Kind::Simulation));
+/// Runs all programs, those that wait beside the others. The results are in the order of `programs`, which is that of their kinds.
+fn run_all(programs: &[Program], choice: Choice<'_>) -> Result<Vec<(Tally, Duration)>> {
+    let (waiting, others) =
+        programs.split_at(programs.partition_point(|program| program.kind.waits()));
     let run = |programs: &[Program]| -> Result<Vec<(Tally, Duration)>> {
         let timed = programs.iter().map(|program| {
             let start = Instant::now();
-            Ok((program.run(filter)?, start.elapsed()))
+            Ok((program.run(choice)?, start.elapsed()))
         });
         timed.collect()
     };
     thread::scope(|scope| {
-        let beside = scope.spawn(|| run(simulations));
+        let beside = scope.spawn(|| run(waiting));
         let others = run(others);
-        let simulated = beside.join().map_err(|_| anyhow!("a thread of the lab panicked"))?;
-        Ok(simulated?.into_iter().chain(others?).collect())
+        let waiting = beside.join().map_err(|_| anyhow!("a thread of the lab panicked"))?;
+        Ok(waiting?.into_iter().chain(others?).collect())
     })
 }
 
@@ -173,6 +203,7 @@ fn program(message: &Value) -> Option<Program> {
         name: if made_of == "lib" { package.clone() } else { format!("{package}: {target}") },
         kind: match (package.as_str(), made_of) {
             ("sim", _) => Kind::Simulation,
+            ("nvmf-tests", "test") if BESIDE.contains(&target) => Kind::Beside,
             ("nvmf-tests", "test") => Kind::EndToEnd,
             _ => Kind::Native,
         },
@@ -187,18 +218,21 @@ struct Tally {
     passed: u32,
     failed: u32,
     skipped: u32,
+    /// For long runs.
+    left: u32,
     failures: Vec<String>,
 }
 
 impl Tally {
     fn is_empty(&self) -> bool {
-        self.passed + self.failed + self.skipped == 0
+        self.passed + self.failed + self.skipped + self.left == 0
     }
 
     fn add(&mut self, other: &Self) {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped += other.skipped;
+        self.left += other.left;
         self.failures.extend(other.failures.iter().cloned());
     }
 
@@ -210,6 +244,8 @@ impl Tally {
         }
         if rest.ends_with("... ok") {
             self.passed += 1;
+        } else if rest.ends_with(&format!("... ignored, {IN_LONG_RUNS}")) {
+            self.left += 1;
         } else if rest.contains("... ignored") {
             self.skipped += 1;
         } else if rest.ends_with("... FAILED") {
@@ -223,22 +259,27 @@ impl Tally {
 }
 
 impl Program {
-    fn run(&self, filter: Option<&str>) -> Result<Tally> {
-        let mut command = match self.kind {
-            Kind::Simulation => {
-                let mut behind = tied("nice");
-                behind.args(["-n", "19"]).arg(&self.executable);
-                behind
-            }
-            Kind::Native | Kind::EndToEnd => tied(&self.executable),
+    fn run(&self, choice: Choice<'_>) -> Result<Tally> {
+        let mut command = if self.kind.waits() {
+            let mut behind = tied("nice");
+            behind.args(["-n", "19"]).arg(&self.executable);
+            behind
+        } else {
+            tied(&self.executable)
         };
-        command.args(filter).current_dir(&self.folder).env("CARGO_MANIFEST_DIR", &self.folder);
+        if choice.long {
+            command.arg("--include-ignored").env(LONG, "1");
+        }
+        command
+            .args(choice.filter)
+            .current_dir(&self.folder)
+            .env("CARGO_MANIFEST_DIR", &self.folder);
         command
             .env("RUST_BACKTRACE", "0")
             .env(UNDER_LAB, "1")
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
-        if self.kind == Kind::EndToEnd {
+        if self.kind.has_guests() {
             // One guest at a time: two processors are emulated by all that this machine has.
             command.arg("--test-threads=1");
         }
@@ -257,17 +298,13 @@ impl Program {
             kept: Vec::new(),
             last: Instant::now(),
         };
-        let begin = Instant::now();
         loop {
-            match lines.recv_timeout(PROGRAM_DEADLINE.saturating_sub(begin.elapsed())) {
+            match lines.recv_timeout(SILENCE) {
                 Ok(line) => report.take(line),
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {
                     child.kill()?;
-                    report.kept.push(format!(
-                        "ended after {} s without a result",
-                        PROGRAM_DEADLINE.as_secs()
-                    ));
+                    report.kept.push(format!("ended after {} s without a word", SILENCE.as_secs()));
                     break;
                 }
             }
@@ -288,7 +325,7 @@ struct Report<'a> {
 impl Report<'_> {
     fn take(&mut self, line: String) {
         if self.tally.take(&line) {
-            if self.program.kind == Kind::EndToEnd {
+            if self.program.kind.has_guests() {
                 say(&format!("{line}  ({:.1} s)", self.last.elapsed().as_secs_f32()));
             }
             self.last = Instant::now();
@@ -304,7 +341,7 @@ impl Report<'_> {
         }
         if self.tally.failed > 0 {
             println!("{}", self.kept.join("\n"));
-        } else if self.program.kind != Kind::EndToEnd && !self.tally.is_empty() {
+        } else if !self.program.kind.has_guests() && !self.tally.is_empty() {
             say(&format!("{}: {} passed", self.program.name, self.tally.passed));
         }
         let mut seen = BTreeMap::new();
@@ -325,13 +362,14 @@ mod tests {
             "test c ... FAILED",
             "test d ... ignored",
             "test e ... ignored, slow",
+            "test f ... ignored, in long runs alone",
         ];
         assert!(ends.iter().all(|line| tally.take(line)));
         let others = ["running 4 tests", "test result: ok. 4 passed", "", "failures:"];
         assert!(others.iter().all(|line| !tally.take(line)));
         assert_eq!(
             tally,
-            Tally { passed: 1, failed: 1, skipped: 2, failures: vec!["c".to_owned()] }
+            Tally { passed: 1, failed: 1, skipped: 2, left: 1, failures: vec!["c".to_owned()] }
         );
     }
 
@@ -343,6 +381,9 @@ mod tests {
         });
         let found = program(&message).map(|program| (program.name, program.kind));
         assert_eq!(found, Some(("nvmf-tests: e2e".to_owned(), Kind::EndToEnd)));
+        let mut beside = message.clone();
+        beside["target"]["name"] = "power_cut".into();
+        assert_eq!(program(&beside).map(|program| program.kind), Some(Kind::Beside));
         let library =
             serde_json::json!({"reason": "compiler-artifact", "profile": {"test": false}});
         assert!(program(&library).is_none());

@@ -9,12 +9,9 @@ use nvmf_tests::paths;
 use nvmf_tests::process::wait_until;
 use nvmf_tests::scene::{Scene, nqn};
 
-use super::resources::{at_rest, returns_nearly_to, returns_to};
+use super::resources::{CROWD_SLACK, at_rest, returns_nearly_to, returns_to};
 
 const DEADLINE: Duration = Duration::from_secs(240);
-/// Memory that the allocator may keep of some 420 connections at once: a first storm was seen to leave 23 to 33 MiB, and the
-/// hosts that come after it nothing.
-const STORM_SLACK: u64 = 48 << 20;
 /// Words of the program for hosts that leave connections unfinished.
 const UNFINISHED_KINDS: [&str; 2] = ["half-open", "no-connect"];
 /// How many connections a host has that leaves them unfinished.
@@ -53,7 +50,7 @@ pub fn hostile_host_harms_nobody_but_itself(scene: &mut Scene) -> Result<()> {
     for host in unfinished {
         host.wait(DEADLINE)?;
     }
-    returns_nearly_to(scene, &before, STORM_SLACK).context("after all cases")?;
+    returns_nearly_to(scene, &before, CROWD_SLACK).context("after all cases")?;
     let before = at_rest(scene)?;
 
     let mut dying = Vec::new();

@@ -26,6 +26,8 @@ nvmf_tests::on_every_kernel! {
             namespaces_come_and_go_without_a_reconnect,
             host_that_is_not_allowed_sees_and_gets_nothing,
         }
+    }
+    over tcp and rdma, the older kernel over rdma in long runs {
         verify {
             every_shape_of_io_is_read_back_as_written,
         }
@@ -55,7 +57,7 @@ nvmf_tests::on_every_kernel! {
     }
     on one kernel over tcp and rdma {
         resources {
-            two_hundred_connections_leave_nothing_behind,
+            connections_in_turn_leave_nothing_behind,
             sixty_four_hosts_at_once_leave_nothing_behind,
             storm_of_hosts_that_come_back_leaves_nothing_behind,
         }

