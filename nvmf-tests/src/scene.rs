@@ -9,11 +9,13 @@
 //!     on one kernel over tcp and rdma { resources { nothing_is_left_behind } }
 //!     over tcp alone { cluster { node_may_die } }
 //!     over rdma alone { hostile { hostile_host_harms_nobody } }
+//!     over rdma alone in long runs { tools { features_can_be_set } }
 //! }
 //! ```
 //!
-//! What asks about the node more than about the host's kernel runs with the newer kernel alone. What takes minutes over RDMA
-//! and asks little of the host that the other three have not answered runs with the older kernel in [`LONG`] runs alone.
+//! What asks about the node more than about the host's kernel runs with the newer kernel alone. What takes minutes
+//! over RDMA and asks little of the host that the other three have not answered runs with the older kernel in [`LONG`] runs
+//! alone, and so do over RDMA the commands that do not see the transport.
 //!
 //! Over TCP the node runs natively and only the host is in the guest; over RDMA both are in the guest, on soft RDMA.
 //! Such tests run only under `cargo lab test`, which prepared the machine; elsewhere they are skipped by name.
@@ -255,7 +257,7 @@ macro_rules! on_every_kernel {
     (over tcp and rdma $both:tt over tcp and rdma, the older kernel over rdma in long runs $long:tt
      over tcp alone $tcp:tt over rdma alone $rdma:tt
      on one kernel over tcp and rdma $one_both:tt over tcp alone $one_tcp:tt
-     over rdma alone $one_rdma:tt) => {
+     over rdma alone $one_rdma:tt over rdma alone in long runs $one_rdma_long:tt) => {
         mod linux_6_12 {
             mod tcp {
                 $crate::on_every_kernel!(@tests V6_12 Tcp [] $both);
@@ -276,7 +278,7 @@ macro_rules! on_every_kernel {
             }
             mod rdma {
                 $crate::on_every_kernel!(@tests V6_1 Rdma [] $both);
-                $crate::on_every_kernel!(@tests V6_1 Rdma [#[ignore = "in long runs alone"]] $long);
+                $crate::on_every_kernel!(@long V6_1 Rdma $long);
                 $crate::on_every_kernel!(@tests V6_1 Rdma [] $rdma);
             }
         }
@@ -288,8 +290,12 @@ macro_rules! on_every_kernel {
             mod rdma {
                 $crate::on_every_kernel!(@tests V6_12 Rdma [] $one_both);
                 $crate::on_every_kernel!(@tests V6_12 Rdma [] $one_rdma);
+                $crate::on_every_kernel!(@long V6_12 Rdma $one_rdma_long);
             }
         }
+    };
+    (@long $kernel:ident $transport:ident $tests:tt) => {
+        $crate::on_every_kernel!(@tests $kernel $transport [#[ignore = "in long runs alone"]] $tests);
     };
     (@tests $kernel:ident $transport:ident $when:tt { $($module:ident { $($test:ident),+ $(,)? })+ }) => {
         $(mod $module {

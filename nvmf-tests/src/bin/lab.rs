@@ -28,7 +28,7 @@ enum Command {
     Test {
         /// Only tests whose name contains this.
         filter: Option<String>,
-        /// Repeat more, and run what other runs leave out: some hosts of kernel 6.1 over RDMA.
+        /// Repeat more, and run the tests over RDMA that other runs leave to their like.
         #[arg(long)]
         long: bool,
     },

@@ -133,9 +133,18 @@ enum Kind {
 }
 
 impl Kind {
-    /// Run with what processors the others leave.
+    /// Run beside the others, with what processors they leave.
     fn waits(self) -> bool {
-        matches!(self, Self::Simulation | Self::Beside)
+        self.niceness().is_some()
+    }
+
+    /// Guests get enough that their kernels do not take a busy machine for a dead one.
+    fn niceness(self) -> Option<&'static str> {
+        match self {
+            Self::Simulation => Some("19"),
+            Self::Beside => Some("5"),
+            Self::Native | Self::EndToEnd => None,
+        }
     }
 
     fn has_guests(self) -> bool {
@@ -260,12 +269,13 @@ impl Tally {
 
 impl Program {
     fn run(&self, choice: Choice<'_>) -> Result<Tally> {
-        let mut command = if self.kind.waits() {
-            let mut behind = tied("nice");
-            behind.args(["-n", "19"]).arg(&self.executable);
-            behind
-        } else {
-            tied(&self.executable)
+        let mut command = match self.kind.niceness() {
+            Some(niceness) => {
+                let mut behind = tied("nice");
+                behind.args(["-n", niceness]).arg(&self.executable);
+                behind
+            }
+            None => tied(&self.executable),
         };
         if choice.long {
             command.arg("--include-ignored").env(LONG, "1");

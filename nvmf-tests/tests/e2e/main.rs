@@ -7,6 +7,7 @@
 
 mod absent;
 mod cluster;
+mod commands;
 mod devices;
 mod digests;
 mod failure;
@@ -38,10 +39,12 @@ nvmf_tests::on_every_kernel! {
     over tcp alone {
         tools {
             host_discovers_and_connects_to_all_that_it_may_see,
+            reset_and_rescan_keep_the_disk,
+        }
+        commands {
             identify_pages_and_logs_print_sensible_values,
             features_can_be_read_and_set,
             data_commands_do_what_they_say,
-            reset_and_rescan_keep_the_disk,
         }
         failure {
             killed_node_comes_back_under_io_and_nothing_is_lost,
@@ -76,9 +79,6 @@ nvmf_tests::on_every_kernel! {
     over rdma alone {
         tools {
             host_discovers_and_connects_to_all_that_it_may_see,
-            identify_pages_and_logs_print_sensible_values,
-            features_can_be_read_and_set,
-            data_commands_do_what_they_say,
             reset_and_rescan_keep_the_disk,
         }
         failure {
@@ -108,6 +108,13 @@ nvmf_tests::on_every_kernel! {
         }
         hostile {
             hostile_host_harms_nobody_but_itself,
+        }
+    }
+    over rdma alone in long runs {
+        commands {
+            identify_pages_and_logs_print_sensible_values,
+            features_can_be_read_and_set,
+            data_commands_do_what_they_say,
         }
     }
 }
