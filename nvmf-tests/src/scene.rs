@@ -258,44 +258,23 @@ macro_rules! on_every_kernel {
      over tcp alone $tcp:tt over rdma alone $rdma:tt
      on one kernel over tcp and rdma $one_both:tt over tcp alone $one_tcp:tt
      over rdma alone $one_rdma:tt over rdma alone in long runs $one_rdma_long:tt) => {
-        mod linux_6_12 {
-            mod tcp {
-                $crate::on_every_kernel!(@tests V6_12 Tcp [] $both);
-                $crate::on_every_kernel!(@tests V6_12 Tcp [] $long);
-                $crate::on_every_kernel!(@tests V6_12 Tcp [] $tcp);
-            }
-            mod rdma {
-                $crate::on_every_kernel!(@tests V6_12 Rdma [] $both);
-                $crate::on_every_kernel!(@tests V6_12 Rdma [] $long);
-                $crate::on_every_kernel!(@tests V6_12 Rdma [] $rdma);
-            }
-        }
-        mod linux_6_1 {
-            mod tcp {
-                $crate::on_every_kernel!(@tests V6_1 Tcp [] $both);
-                $crate::on_every_kernel!(@tests V6_1 Tcp [] $long);
-                $crate::on_every_kernel!(@tests V6_1 Tcp [] $tcp);
-            }
-            mod rdma {
-                $crate::on_every_kernel!(@tests V6_1 Rdma [] $both);
-                $crate::on_every_kernel!(@long V6_1 Rdma $long);
-                $crate::on_every_kernel!(@tests V6_1 Rdma [] $rdma);
-            }
-        }
-        mod linux_6_12_alone {
-            mod tcp {
-                $crate::on_every_kernel!(@tests V6_12 Tcp [] $one_both);
-                $crate::on_every_kernel!(@tests V6_12 Tcp [] $one_tcp);
-            }
-            mod rdma {
-                $crate::on_every_kernel!(@tests V6_12 Rdma [] $one_both);
-                $crate::on_every_kernel!(@tests V6_12 Rdma [] $one_rdma);
-                $crate::on_every_kernel!(@long V6_12 Rdma $one_rdma_long);
-            }
-        }
+        $crate::on_every_kernel!(@line linux_6_12 V6_12
+            tcp [$both $long $tcp] rdma [$both $long $rdma] rdma in long runs []);
+        $crate::on_every_kernel!(@line linux_6_1 V6_1
+            tcp [$both $long $tcp] rdma [$both $rdma] rdma in long runs [$long]);
+        $crate::on_every_kernel!(@line linux_6_12_alone V6_12
+            tcp [$one_both $one_tcp] rdma [$one_both $one_rdma] rdma in long runs [$one_rdma_long]);
     };
-    (@long $kernel:ident $transport:ident $tests:tt) => {
-        $crate::on_every_kernel!(@tests $kernel $transport [#[ignore = "in long runs alone"]] $tests);
+    (@line $line:ident $kernel:ident tcp [$($tcp:tt)*] rdma [$($rdma:tt)*] rdma in long runs [$($long:tt)*]) => {
+        mod $line {
+            mod tcp {
+                $($crate::on_every_kernel!(@tests $kernel Tcp [] $tcp);)*
+            }
+            mod rdma {
+                $($crate::on_every_kernel!(@tests $kernel Rdma [] $rdma);)*
+                $($crate::on_every_kernel!(@tests $kernel Rdma [#[ignore = "in long runs alone"]] $long);)*
+            }
+        }
     };
     (@tests $kernel:ident $transport:ident $when:tt { $($module:ident { $($test:ident),+ $(,)? })+ }) => {
         $(mod $module {

@@ -1,4 +1,4 @@
-//! `cargo lab test`: gets the machine ready, builds, runs every test of the workspace, and says what ran.
+//! `cargo lab test`: gets the machine ready, builds, runs the tests of the workspace, and says what ran.
 //!
 //! The test programs are run one by one by the lab itself, not by cargo, so that each part has its time and its own
 //! line, end-to-end tests show their progress, and a program that hangs is ended. What does not look at the clock runs beside
