@@ -4,7 +4,9 @@
 //! carried out once we run again: the host may have sent it elsewhere, and overwritten it since (CONFORMANCE M-45). So a reactor
 //! that finds a gap in its own pulse gives up the connections that were there before the gap.
 //!
-//! Invariant: nothing that was received over a connection from before a gap is handed to a volume that several nodes serve.
+//! Invariant: of what was received over a connection from before a gap nothing begins on a volume that several nodes serve. A command
+//! may be under way when the gap comes, waiting for replicas or for another node; so this is asked at its arrival and again each time
+//! that something of it is about to be sent.
 
 use std::cell::Cell;
 use std::time::Duration;

@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use afs_nvme::command::{AdminCommand, IoCommand, Rw};
 use afs_nvme::tcp::PduType;
 use afs_reactor::Local;
 use common::raw::{NONE, Raw, data_header, flush, io_queue, read, write_in_capsule, writing};
-use common::toy::{DISCOVERY_ENTRIES, FAILING_LBA, STANDSTILL_LBA, STUCK_LBA};
+use common::toy::{DISCOVERY_ENTRIES, FAILING_LBA, SLOW_LBA, STANDSTILL_LBA, STUCK_LBA};
 use common::{Server, connect, options, wait_for};
 
 /// Long enough for an answer on a busy machine.
@@ -324,6 +325,40 @@ fn all_queues_of_a_controller_that_falls_silent_end() {
         shared.go_on.store(true, Ordering::SeqCst);
     });
     server.closed(2);
+}
+
+/// A node asks so for what it forwards: while it waits its host may go elsewhere (CONFORMANCE M-45).
+#[test]
+fn a_command_that_is_withdrawn_while_it_waits_for_its_turn_is_not_sent() {
+    let server = Server::start(Limits::default());
+    let shared = Arc::clone(&server.shared);
+    server.host(move |local, address| async move {
+        let (_controller, queue) =
+            open(address, &local, HostOptions { entries: 2, ..HostOptions::default() }).await;
+        let flush = || (IoCommand::Flush.to_sqe(1), HostData::None);
+        let (withdrawn, asked) = (Cell::new(false), Cell::new(0));
+        let is_withdrawn = || {
+            asked.set(asked.get() + 1);
+            withdrawn.get()
+        };
+        let data = local.pool().alloc(4096).await.freeze();
+        let (_, waited, ()) = tokio::join!(
+            biased;
+            queue.write(1, SLOW_LBA, data),
+            queue.submit_unless(is_withdrawn, flush().0, flush().1),
+            async {
+                assert_eq!(asked.get(), 0, "its turn has not come");
+                withdrawn.set(true);
+                shared.disk.add_permits(1);
+            }
+        );
+        assert_eq!((waited.err(), asked.get()), (Some(HostError::Withdrawn), 1));
+        let sent = queue.counters().send_calls;
+        assert!(queue.submit_unless(|| true, flush().0, flush().1).await.is_err());
+        assert_eq!(queue.counters().send_calls, sent, "nothing is sent");
+        // It kept nobody's turn.
+        queue.flush(1).await.unwrap();
+    });
 }
 
 #[test]

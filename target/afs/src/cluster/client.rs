@@ -137,7 +137,9 @@ impl VolumeClient {
             }
             // Led elsewhere; one that was led here until now may end while others are under way already.
             let blocks = (buffer.len() / afs_env::BLOCK_BYTES as usize) as u64;
-            let failed = match self.forward((READ, lba, blocks), None, buffer.len()).await {
+            // A late read does no harm.
+            let gone = &|| false;
+            let failed = match self.forward((READ, lba, blocks), None, buffer.len(), gone).await {
                 Ok(Some(data)) if data.len() == buffer.len() => {
                     buffer.copy_from_slice(&data);
                     return (buffer, Ok(()));
@@ -207,17 +209,13 @@ impl VolumeClient {
                 if result != Err(VolumeError::NotLeader) {
                     return result;
                 }
-                // It may have waited there for long, or stood still with the process: its host may have had it done elsewhere.
-                if gone() {
-                    return Err(VolumeError::Unavailable);
-                }
             }
             let (kind, data) = match change.clone() {
                 Change::Write(data) => (WRITE, Some(data)),
                 Change::Clear { deallocate: false } => (ZERO, None),
                 Change::Clear { deallocate: true } => (TRIM, None),
             };
-            let failed = match self.forward((kind, lba, blocks), data, 0).await {
+            let failed = match self.forward((kind, lba, blocks), data, 0, gone).await {
                 Ok(_) => return Ok(()),
                 Err(failed) => failed,
             };
@@ -238,6 +236,7 @@ impl VolumeClient {
         (kind, lba, blocks): (u8, u64, u64),
         data: Option<Buffer>,
         reply: usize,
+        gone: Gone<'_>,
     ) -> Result<Option<Buffer>, Failed> {
         let leader = self.host.cluster().leader_of(self.volume).ok_or(Failed::Again)?;
         if leader == self.host.cluster().id() {
@@ -255,7 +254,9 @@ impl VolumeClient {
         let patience = self.host.cluster().params.patience;
         let answer = tokio::select! {
             biased;
-            answer = timeout(patience, link.call(header, data, reply)) => {
+            // Before it is sent it may have waited for a leader here, for that tick and for its turn, or stood still with the process,
+            // and its host may have had it done elsewhere (M-45).
+            answer = timeout(patience, link.call_for(gone, header, data, reply)) => {
                 answer.unwrap_or(Err(LinkError::Lost))
             }
             () = self.deposed(leader) => Err(LinkError::Lost),

@@ -12,9 +12,11 @@ use std::time::Duration;
 
 use afs_decisions::NodeId;
 use afs_env::{Answer, Buffer, HEADER_BYTES, Link, LinkError};
+use afs_fabric::HostError;
 use afs_fabric::host::HostData;
 use afs_nvme::Sqe;
 use afs_reactor::Local;
+use afs_volume::Gone;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use zerocopy::IntoBytes;
@@ -132,6 +134,20 @@ impl Link for PeerLink {
         data: Option<Buffer>,
         reply_max: usize,
     ) -> Result<Answer, LinkError> {
+        self.call_for(&|| false, header, data, reply_max).await
+    }
+}
+
+impl PeerLink {
+    /// As [`call`](Link::call), for somebody who may be gone when its turn comes: then nothing is sent, and the peer counts as
+    /// [`LinkError::Unreachable`]. It may have waited for the number of the service, and for its turn in a full queue.
+    pub async fn call_for(
+        &self,
+        gone: Gone<'_>,
+        header: [u8; HEADER_BYTES],
+        data: Option<Buffer>,
+        reply_max: usize,
+    ) -> Result<Answer, LinkError> {
         let open = self.peer.open().ok_or(LinkError::Unreachable)?;
         let known = open.services.borrow().get(&self.service).copied();
         let service = match known {
@@ -147,14 +163,12 @@ impl Link for PeerLink {
             }
         };
         let sqe = wire::command(opcode, service, &header);
-        let (cqe, data) = self.peer.submit(&open, sqe, data).await?;
+        let (cqe, data) = self.peer.submit(&open, gone, sqe, data).await?;
         let status = wire::code(cqe.status())?;
         let data = data.filter(|_| status == 0).map(|data| data.freeze());
         Ok(Answer { status, result: cqe.result().to_le_bytes(), data })
     }
-}
 
-impl PeerLink {
     /// Asks for the number of the service on this connection.
     async fn attach(&self, open: &Rc<Open>) -> Result<u32, LinkError> {
         let name = ServiceName::from(self.service);
@@ -166,7 +180,7 @@ impl PeerLink {
             .ok_or(LinkError::Unreachable)?;
         buffer.copy_from_slice(name.as_bytes());
         let sqe = wire::command(wire::ATTACH, 0, &[0; HEADER_BYTES]);
-        let attached = self.peer.submit(open, sqe, HostData::Out(buffer.freeze())).await;
+        let attached = self.peer.submit(open, &|| false, sqe, HostData::Out(buffer.freeze())).await;
         // Whatever became of it, the call itself was not sent.
         let (cqe, _) = attached.map_err(|_| LinkError::Unreachable)?;
         if wire::code(cqe.status()) != Ok(0) {
@@ -308,6 +322,7 @@ impl Peer {
     async fn submit(
         self: &Rc<Self>,
         open: &Rc<Open>,
+        gone: Gone<'_>,
         sqe: Sqe,
         data: HostData,
     ) -> Result<(afs_nvme::Cqe, Option<afs_reactor::BufferMut>), LinkError> {
@@ -319,9 +334,12 @@ impl Peer {
         let mut outstanding = Outstanding { peer: self, open, ended: false };
         let call = self.figures.begin();
         let bytes = if let HostData::Out(data) = &data { data.len() as u64 } else { 0 };
-        let submitted = open.queue.submit(sqe, data).await;
+        let submitted = open.queue.submit_unless(gone, sqe, data).await;
         outstanding.ended = true;
         drop(outstanding);
+        if matches!(submitted, Err(HostError::Withdrawn)) {
+            return Err(LinkError::Unreachable);
+        }
         let now = Instant::now();
         let nanos = u64::try_from((now - begun).as_nanos()).unwrap_or(u64::MAX);
         call.record(bytes, nanos, submitted.is_ok());

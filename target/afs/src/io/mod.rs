@@ -134,6 +134,7 @@ impl IoQueue {
             lost: &self.lost,
             local: &self.local,
             keep_alive: &self.controller.keep_alive,
+            gaps: self.gaps,
         };
         let outcome = place.run(command, request).await;
         let nanos = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
@@ -187,6 +188,8 @@ struct Target<'a> {
     lost: &'a Cell<bool>,
     keep_alive: &'a KeepAlive,
     local: &'a Local,
+    /// As in [`IoQueue`].
+    gaps: u64,
 }
 
 impl Target<'_> {
@@ -295,12 +298,16 @@ impl Target<'_> {
         if self.lost.get() { Err(Status::ABORTED_SQ_DELETION) } else { Ok(held) }
     }
 
-    /// Tells whether the connection is lost; for a volume that others serve too, whether it may be, or may soon be given up.
+    /// Tells whether the connection is lost; for a volume that others serve too, whether it may be, or may soon be given up. A
+    /// command may have been under way when the reactor stood still, and `keep_alive` may not have noticed yet.
     fn gone(&self, request: &Request) -> impl Fn() -> bool {
         || {
             let alone = self.backend.wants_order();
-            let given_up =
-                || self.keep_alive.is_quiet() || request.queue().may_be_given_up(self.local);
+            let given_up = || {
+                crate::pulse::gaps() != self.gaps
+                    || self.keep_alive.is_quiet()
+                    || request.queue().may_be_given_up(self.local)
+            };
             self.lost.get() || (!alone && given_up())
         }
     }

@@ -160,6 +160,33 @@ impl Cluster {
         assert!(status.success(), "{output}");
     }
 
+    /// The nodes that hold a replica of the volume, and one that does not.
+    pub fn nodes_with_and_without(&self) -> (Vec<usize>, usize) {
+        let volume = self.volume().unwrap();
+        let replicas = volume["replicas"].as_array().unwrap().iter();
+        let with: Vec<_> =
+            replicas.map(|replica| self.index(replica["node"].as_str().unwrap())).collect();
+        let without = (0..self.nodes.len()).find(|node| !with.contains(node)).unwrap();
+        (with, without)
+    }
+
+    /// Stops nodes where they stand.
+    pub fn still(&self, nodes: &[usize]) {
+        nodes.iter().for_each(|node| self.nodes[*node].signal("STOP"));
+    }
+
+    /// Lets stopped nodes run again.
+    pub fn go_on(&self, nodes: &[usize]) {
+        nodes.iter().for_each(|node| self.nodes[*node].signal("CONT"));
+    }
+
+    /// Waits until a host's command is under way in a node.
+    pub fn wait_in_flight(&self, node: usize) {
+        wait_for("a command to be under way", || {
+            (self.nodes[node].metric("afs_queue_in_flight") > 0.0).then_some(())
+        });
+    }
+
     /// A call of the conductor that it must grant.
     pub fn call(&self, method: &str, path: &str, body: Value) -> Value {
         self.place.call(method, path, body)

@@ -67,6 +67,9 @@ pub enum HostError {
     /// A length or a number is outside of what a command can carry.
     #[error("argument out of range: {0}")]
     Argument(&'static str),
+    /// Its caller did not want it sent any more when its turn came; nothing was.
+    #[error("the command was withdrawn before it was sent")]
+    Withdrawn,
     /// Something took longer than it may.
     #[error("timed out: {0}")]
     Timeout(&'static str),

@@ -204,11 +204,28 @@ impl HostQueue {
         sqe: Sqe,
         data: HostData,
     ) -> Result<(Cqe, Option<BufferMut>), HostError> {
+        self.submit_unless(|| false, sqe, data).await
+    }
+
+    /// As [`HostQueue::submit`], but sends nothing if `withdrawn` when its turn has come.
+    ///
+    /// # Errors
+    /// Also [`HostError::Withdrawn`].
+    pub async fn submit_unless(
+        &self,
+        withdrawn: impl Fn() -> bool,
+        sqe: Sqe,
+        data: HostData,
+    ) -> Result<(Cqe, Option<BufferMut>), HostError> {
         let shared = &self.0.shared;
-        match shared.permits.acquire().await {
-            Ok(permit) => permit.forget(),
+        let permit = match shared.permits.acquire().await {
+            Ok(permit) => permit,
             Err(_) => return Err(self.closed().unwrap_or(HostError::Closed)),
+        };
+        if withdrawn() {
+            return Err(HostError::Withdrawn);
         }
+        permit.forget();
         let begun = shared.submit(sqe, data);
         let slot = match begun {
             Ok(slot) => slot,
