@@ -2,20 +2,19 @@
 //!
 //! ```text
 //! nvmf_tests::on_every_kernel! {
-//!     over tcp and rdma { files { ext4_survives, xfs_survives } }
-//!     over tcp and rdma, the older kernel over rdma in long runs { cluster { nodes_may_die } }
-//!     over tcp alone { digests { digests_change_nothing } }
-//!     over rdma alone { devices { lost_device_is_survived } }
-//!     on one kernel over tcp and rdma { resources { nothing_is_left_behind } }
-//!     over tcp alone { cluster { node_may_die } }
-//!     over rdma alone { hostile { hostile_host_harms_nobody } }
-//!     over rdma alone in long runs { tools { features_can_be_set } }
+//!     crosswise { cluster { nodes_may_die } }
+//!     over tcp { digests { digests_change_nothing } }
+//!     over tcp, the older kernel in long runs { tools { features_can_be_set } }
+//!     over rdma, the older kernel in long runs { multipath { both_are_found } }
+//!     on one kernel over tcp { resources { nothing_is_left_behind } }
+//!     on one kernel over rdma { hostile { hostile_host_harms_nobody } }
+//!     on one kernel over rdma in long runs { resources { nothing_is_left_behind } }
 //! }
 //! ```
 //!
-//! What asks about the node more than about the host's kernel runs with the newer kernel alone. What takes minutes
-//! over RDMA and asks little of the host that the other three have not answered runs with the older kernel in [`LONG`] runs
-//! alone, and so do over RDMA the commands that do not see the transport.
+//! What asks about the node more than about the host's kernel runs with the newer kernel alone. What asks about kernel and
+//! transport runs crosswise: the newer kernel over RDMA and the older one over TCP. The other two pairs, and what was answered over
+//! TCP or by the newer kernel nearly as well, are left to [`LONG`] runs: emulated guests are slow.
 //!
 //! Over TCP the node runs natively and only the host is in the guest; over RDMA both are in the guest, on soft RDMA.
 //! Such tests run only under `cargo lab test`, which prepared the machine; elsewhere they are skipped by name.
@@ -250,30 +249,40 @@ pub fn run(kernel: Kernel, transport: Transport, test: &str, body: fn(&mut Scene
     }
 }
 
-/// Makes `#[test]`s out of functions `fn(&mut Scene) -> anyhow::Result<()>`, grouped by module, once per kernel and
-/// transport. All tests of one kernel sort together, so each kernel boots once.
+/// Makes `#[test]`s out of functions `fn(&mut Scene) -> anyhow::Result<()>`, grouped by module, per kernel and transport. All tests
+/// of one kernel sort together, so each kernel boots once. What is `crosswise` is usually run by the newer kernel over RDMA and the
+/// older one over TCP, and by the other two pairs in long runs.
 #[macro_export]
+#[allow(
+    clippy::crate_in_macro_def,
+    reason = "the functions are at the root of the crate that calls it"
+)]
 macro_rules! on_every_kernel {
-    (over tcp and rdma $both:tt over tcp and rdma, the older kernel over rdma in long runs $long:tt
-     over tcp alone $tcp:tt over rdma alone $rdma:tt
-     on one kernel over tcp and rdma $one_both:tt over tcp alone $one_tcp:tt
-     over rdma alone $one_rdma:tt over rdma alone in long runs $one_rdma_long:tt) => {
-        $crate::on_every_kernel!(@line linux_6_12 V6_12
-            tcp [$both $long $tcp] rdma [$both $long $rdma] rdma in long runs []);
-        $crate::on_every_kernel!(@line linux_6_1 V6_1
-            tcp [$both $long $tcp] rdma [$both $rdma] rdma in long runs [$long]);
-        $crate::on_every_kernel!(@line linux_6_12_alone V6_12
-            tcp [$one_both $one_tcp] rdma [$one_both $one_rdma] rdma in long runs [$one_rdma_long]);
+    (crosswise $cross:tt over tcp $tcp:tt
+     over tcp, the older kernel in long runs $tcp_once:tt over rdma, the older kernel in long runs $rdma_once:tt
+     on one kernel over tcp $one_tcp:tt on one kernel over rdma $one_rdma:tt
+     on one kernel over rdma in long runs $one_rdma_long:tt) => {
+        $crate::on_every_kernel!(@line linux_6_12 V6_12 tcp [$tcp $tcp_once] rdma [$cross $rdma_once]
+            in long runs: tcp [$cross] rdma []);
+        $crate::on_every_kernel!(@line linux_6_1 V6_1 tcp [$cross $tcp] rdma []
+            in long runs: tcp [$tcp_once] rdma [$cross $rdma_once]);
+        $crate::on_every_kernel!(@line linux_6_12_alone V6_12 tcp [$one_tcp] rdma [$one_rdma]
+            in long runs: tcp [] rdma [$one_rdma_long]);
     };
-    (@line $line:ident $kernel:ident tcp [$($tcp:tt)*] rdma [$($rdma:tt)*] rdma in long runs [$($long:tt)*]) => {
+    (@line $line:ident $kernel:ident tcp $tcp:tt rdma $rdma:tt in long runs: tcp $tcp_long:tt rdma $rdma_long:tt) => {
         mod $line {
-            mod tcp {
-                $($crate::on_every_kernel!(@tests $kernel Tcp [] $tcp);)*
+            $crate::on_every_kernel!(@transports $kernel [] $tcp $rdma);
+            mod long {
+                $crate::on_every_kernel!(@transports $kernel [#[ignore = "in long runs alone"]] $tcp_long $rdma_long);
             }
-            mod rdma {
-                $($crate::on_every_kernel!(@tests $kernel Rdma [] $rdma);)*
-                $($crate::on_every_kernel!(@tests $kernel Rdma [#[ignore = "in long runs alone"]] $long);)*
-            }
+        }
+    };
+    (@transports $kernel:ident $when:tt [$($tcp:tt)*] [$($rdma:tt)*]) => {
+        mod tcp {
+            $($crate::on_every_kernel!(@tests $kernel Tcp $when $tcp);)*
+        }
+        mod rdma {
+            $($crate::on_every_kernel!(@tests $kernel Rdma $when $rdma);)*
         }
     };
     (@tests $kernel:ident $transport:ident $when:tt { $($module:ident { $($test:ident),+ $(,)? })+ }) => {
@@ -289,7 +298,7 @@ macro_rules! on_every_kernel {
                 $crate::prepare::Kernel::$kernel,
                 $crate::nvme::Transport::$transport,
                 stringify!($test),
-                super::super::super::$module::$test,
+                crate::$module::$test,
             );
         }
     };

@@ -8,7 +8,7 @@ use nvmf_tests::cluster::{Cluster, Cut, Plan, network};
 use nvmf_tests::fio::Rounds;
 use nvmf_tests::nvme::{self, NOTICE, Transport};
 use nvmf_tests::process::wait_until;
-use nvmf_tests::scene::{Scene, nqn};
+use nvmf_tests::scene::{Scene, is_long, nqn};
 use nvmf_tests::writers::Writers;
 
 const CONNECT: &str = "--reconnect-delay 1 --ctrl-loss-tmo 120 --keep-alive-tmo 5 --nr-io-queues 2";
@@ -67,7 +67,10 @@ fn everything_fails(scene: &Scene, cluster: &mut Cluster, disk: &str) -> Result<
     let mut play = Play { cluster, load };
     play.goes_on("at the start")?;
     play.nodes_fail()?;
-    play.those_who_decide_fail()?;
+    // They are reached over TCP in any case.
+    if scene.transport == Transport::Tcp || is_long() {
+        play.those_who_decide_fail()?;
+    }
     play.links_fail()?;
     if scene.transport == Transport::Rdma {
         play.device_between_nodes_fails()?;

@@ -22,13 +22,11 @@ mod tools;
 mod verify;
 
 nvmf_tests::on_every_kernel! {
-    over tcp and rdma {
+    crosswise {
         namespaces {
             namespaces_come_and_go_without_a_reconnect,
             host_that_is_not_allowed_sees_and_gets_nothing,
         }
-    }
-    over tcp and rdma, the older kernel over rdma in long runs {
         verify {
             every_shape_of_io_is_read_back_as_written,
         }
@@ -36,15 +34,10 @@ nvmf_tests::on_every_kernel! {
             no_failure_takes_a_replicated_volume_from_its_host,
         }
     }
-    over tcp alone {
+    over tcp {
         tools {
             host_discovers_and_connects_to_all_that_it_may_see,
             reset_and_rescan_keep_the_disk,
-        }
-        commands {
-            identify_pages_and_logs_print_sensible_values,
-            features_can_be_read_and_set,
-            data_commands_do_what_they_say,
         }
         failure {
             killed_node_comes_back_under_io_and_nothing_is_lost,
@@ -53,19 +46,24 @@ nvmf_tests::on_every_kernel! {
             digests_change_nothing_but_the_checking,
         }
     }
-    over rdma alone {
+    over tcp, the older kernel in long runs {
+        commands {
+            identify_pages_and_logs_print_sensible_values,
+            features_can_be_read_and_set,
+            data_commands_do_what_they_say,
+        }
+    }
+    over rdma, the older kernel in long runs {
         multipath {
             discovery_by_either_transport_lists_both,
         }
     }
-    on one kernel over tcp and rdma {
+    on one kernel over tcp {
         resources {
             connections_in_turn_leave_nothing_behind,
             sixty_four_hosts_at_once_leave_nothing_behind,
             storm_of_hosts_that_come_back_leaves_nothing_behind,
         }
-    }
-    over tcp alone {
         files {
             ext4_holds_its_files_and_gives_space_back,
         }
@@ -76,10 +74,9 @@ nvmf_tests::on_every_kernel! {
             restart_of_all_nodes_in_turn_is_hardly_noticed,
         }
     }
-    over rdma alone {
-        tools {
-            host_discovers_and_connects_to_all_that_it_may_see,
-            reset_and_rescan_keep_the_disk,
+    on one kernel over rdma {
+        resources {
+            sixty_four_hosts_at_once_leave_nothing_behind,
         }
         failure {
             killed_node_comes_back_under_io_and_nothing_is_lost,
@@ -96,13 +93,11 @@ nvmf_tests::on_every_kernel! {
         devices {
             lost_device_costs_no_io_and_serves_again_when_it_is_back,
             address_that_leaves_its_device_is_served_where_it_appears,
-            ipv6_carries_io_as_well,
         }
         hosts {
             host_that_loses_its_power_under_load_leaves_nothing_behind,
         }
         absent {
-            node_without_the_library_serves_tcp_and_says_so,
             node_without_a_device_serves_it_once_it_is_there,
             node_that_may_not_use_the_devices_says_what_to_set,
         }
@@ -110,11 +105,25 @@ nvmf_tests::on_every_kernel! {
             hostile_host_harms_nobody_but_itself,
         }
     }
-    over rdma alone in long runs {
+    on one kernel over rdma in long runs {
+        resources {
+            connections_in_turn_leave_nothing_behind,
+            storm_of_hosts_that_come_back_leaves_nothing_behind,
+        }
+        tools {
+            host_discovers_and_connects_to_all_that_it_may_see,
+            reset_and_rescan_keep_the_disk,
+        }
         commands {
             identify_pages_and_logs_print_sensible_values,
             features_can_be_read_and_set,
             data_commands_do_what_they_say,
+        }
+        devices {
+            ipv6_carries_io_as_well,
+        }
+        absent {
+            node_without_the_library_serves_tcp_and_says_so,
         }
     }
 }
