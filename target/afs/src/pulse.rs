@@ -5,8 +5,8 @@
 //! that finds a gap in its own pulse gives up the connections that were there before the gap.
 //!
 //! Invariant: of what was received over a connection from before a gap nothing begins on a volume that several nodes serve. A command
-//! may be under way when the gap comes, waiting for replicas or for another node; so this is asked at its arrival and again each time
-//! that something of it is about to be sent.
+//! may be under way when the gap comes, waiting for replicas or for another node; so this is asked at its arrival, before a leader here
+//! begins with a part of it (whose epoch ends what it sends later), and before it is forwarded.
 
 use std::cell::Cell;
 use std::time::Duration;

@@ -255,7 +255,8 @@ impl VolumeClient {
         let answer = tokio::select! {
             biased;
             // Before it is sent it may have waited for a leader here, for that tick and for its turn, or stood still with the process,
-            // and its host may have had it done elsewhere (M-45).
+            // and its host may have had it done elsewhere (M-45). Long data follows when the leader asks for it, and is held to the
+            // tick alone.
             answer = timeout(patience, link.call_for(gone, header, data, reply)) => {
                 answer.unwrap_or(Err(LinkError::Lost))
             }

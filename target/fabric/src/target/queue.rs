@@ -130,6 +130,8 @@ struct QueueState {
     way: RefCell<Option<Way>>,
     /// When the system was last asked whether the host is there.
     asked_ns: Cell<u64>,
+    /// Whether nobody reads from the connection, so what the reactor hears of it goes unheard.
+    deaf: Cell<bool>,
     peer: SocketAddr,
     local: SocketAddr,
     pool: BufferPool,
@@ -156,6 +158,7 @@ impl Queue {
             transport,
             way: RefCell::new(Some(origin.way)),
             asked_ns: Cell::new(0),
+            deaf: Cell::new(false),
             peer: origin.addresses.0,
             local: origin.addresses.1,
             pool: origin.pools.0,
@@ -249,7 +252,8 @@ impl Queue {
     /// A process that is stopped, or does not get the processor, for a while finds commands in its sockets of which the host has
     /// long asked another node, and then changed the same blocks again. So before something is done that others may have done
     /// meanwhile, this is asked (CONFORMANCE M-45): it tells how things are, where the reactor, the one of `local`, only knows how
-    /// they were when it last turned to the system. Costs a look at the clock; a system call if that was more than 10 ms ago.
+    /// they were when it last turned to the system. Costs a look at the clock; a system call if that was more than 10 ms ago, or if
+    /// the connection is not read because a command waits for a buffer.
     #[must_use]
     pub fn may_be_given_up(&self, local: &Local) -> bool {
         self.presence(local) != Presence::Here
@@ -273,7 +277,8 @@ impl Queue {
             return Presence::Gone;
         };
         let now = boottime_ns();
-        let known = local.looked_ns().max(state.asked_ns.get());
+        let asked = state.asked_ns.get();
+        let known = if state.deaf.get() { asked } else { asked.max(local.looked_ns()) };
         if now.saturating_sub(known) <= STALE_NS {
             return Presence::Here;
         }
@@ -288,6 +293,11 @@ impl Queue {
         }
         state.asked_ns.set(now);
         Presence::Here
+    }
+
+    /// The connection is not read from now on, or is again.
+    pub(super) fn set_deaf(&self, deaf: bool) {
+        self.0.deaf.set(deaf);
     }
 
     pub(super) fn stall_timeout(&self) -> Duration {

@@ -32,6 +32,17 @@ pub const FAILING_LBA: u64 = 1 << 41;
 pub const STANDSTILL_LBA: u64 = 1 << 43;
 /// A write here notes in [`Shared::host_there`] whether its host is still there.
 pub const ASKING_LBA: u64 = STANDSTILL_LBA + 1;
+/// The same, but first it waits for the slow disk.
+pub const ASKING_LATE_LBA: u64 = ASKING_LBA + 1;
+
+thread_local! {
+    static QUEUES: RefCell<Vec<Queue>> = const { RefCell::new(Vec::new()) };
+}
+
+/// How often a socket of a toy on this reactor was not read because there was no buffer.
+pub fn pool_waits() -> u64 {
+    QUEUES.with_borrow(|queues| queues.iter().map(|queue| queue.counters().pool_waits).sum())
+}
 
 /// Entries of its discovery log.
 pub const DISCOVERY_ENTRIES: u64 = 10;
@@ -126,6 +137,7 @@ impl Service for Toy {
 impl Toy {
     pub fn new(queue: &Queue, local: &Local, shared: &Arc<Shared>) -> Rc<Toy> {
         shared.queues.lock().unwrap().push(queue.closer());
+        QUEUES.with_borrow_mut(|queues| queues.push(queue.clone()));
         Rc::new(Toy {
             queue: queue.clone(),
             local: local.clone(),
@@ -254,7 +266,10 @@ impl Toy {
                 }
                 Ok(Completion::success())
             }
-            IoCommand::Write(rw) if rw.lba == ASKING_LBA => {
+            IoCommand::Write(rw) if (ASKING_LBA..=ASKING_LATE_LBA).contains(&rw.lba) => {
+                if rw.lba == ASKING_LATE_LBA {
+                    let _ = self.shared.disk.acquire().await;
+                }
                 let there = self.queue.is_host_there(&self.local).await;
                 assert_eq!(there, !self.queue.may_be_given_up(&self.local));
                 self.shared.host_there.lock().unwrap().push(there);

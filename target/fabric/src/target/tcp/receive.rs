@@ -30,8 +30,9 @@ impl TcpWire {
         cx: &mut Context<'_>,
     ) -> Result<bool, CloseReason> {
         let resumed = self.waiting.is_some();
-        if self.poll_waiting(core, cx).is_pending() {
-            return Ok(false);
+        match self.poll_waiting(core, cx) {
+            Poll::Pending => return Ok(false),
+            Poll::Ready(result) => result?,
         }
         if resumed {
             self.handle_area(core)?;
@@ -164,6 +165,7 @@ impl TcpWire {
             return;
         }
         core.queue.count(|counters| counters.pool_waits += 1);
+        core.queue.set_deaf(true);
         let buffer = Box::pin(wait_for_buffer(self.reserve.clone(), len));
         self.waiting = Some(WaitingCapsule { slot, sqe, start, len, total, buffer });
     }
@@ -192,7 +194,7 @@ impl TcpWire {
     /// The host has closed: what it sent before is not started any more (CONFORMANCE M-45), but a TermReq is
     /// worth a line in the log (CONFORMANCE T-87).
     fn last_words(&mut self) -> CloseReason {
-        if self.codec.in_payload() || self.waiting.is_some() {
+        if self.codec.in_payload() {
             return CloseReason::PeerClosed;
         }
         let spare = self.area.spare(AHEAD_OF_DATA_BYTES);

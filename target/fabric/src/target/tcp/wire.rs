@@ -62,21 +62,26 @@ impl TcpWire {
         }
     }
 
-    /// Polls for a buffer that an in-capsule command waits for; ready when nothing is waiting any more.
+    /// Polls for a buffer that an in-capsule command waits for; ready when nothing is waiting any more. Meanwhile nothing was read, so
+    /// the host may have closed unheard, and then the command is not started (CONFORMANCE M-45).
     pub(super) fn poll_waiting<S: Service, F: Future<Output = Completion>>(
         &mut self,
         core: &mut Core<S, F>,
         cx: &mut Context<'_>,
-    ) -> Poll<()> {
-        let Some(waiting) = &mut self.waiting else { return Poll::Ready(()) };
+    ) -> Poll<Result<(), CloseReason>> {
+        let Some(waiting) = &mut self.waiting else { return Poll::Ready(Ok(())) };
         let mut buffer = ready!(waiting.buffer.as_mut().poll(cx));
+        core.queue.set_deaf(false);
+        if socket::is_closed_by_peer(&self.stream) {
+            return Poll::Ready(Err(CloseReason::PeerClosed));
+        }
         if let Some(waiting) = self.waiting.take() {
             let bytes = &self.area.unread()[waiting.start..waiting.start + waiting.len];
             buffer.copy_from_slice(bytes);
             self.area.consume(waiting.total);
             core.start(self, waiting.slot, waiting.sqe, Some(buffer.freeze()));
         }
-        Poll::Ready(())
+        Poll::Ready(Ok(()))
     }
 }
 
