@@ -78,9 +78,6 @@ nvmf_tests::on_every_kernel! {
         resources {
             sixty_four_hosts_at_once_leave_nothing_behind,
         }
-        failure {
-            killed_node_comes_back_under_io_and_nothing_is_lost,
-        }
         files {
             xfs_holds_its_files_and_gives_space_back,
         }
@@ -99,7 +96,6 @@ nvmf_tests::on_every_kernel! {
         }
         absent {
             node_without_a_device_serves_it_once_it_is_there,
-            node_that_may_not_use_the_devices_says_what_to_set,
         }
         hostile {
             hostile_host_harms_nobody_but_itself,
@@ -119,11 +115,15 @@ nvmf_tests::on_every_kernel! {
             features_can_be_read_and_set,
             data_commands_do_what_they_say,
         }
+        failure {
+            killed_node_comes_back_under_io_and_nothing_is_lost,
+        }
         devices {
             ipv6_carries_io_as_well,
         }
         absent {
             node_without_the_library_serves_tcp_and_says_so,
+            node_that_may_not_use_the_devices_says_what_to_set,
         }
     }
 }
