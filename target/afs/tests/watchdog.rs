@@ -39,7 +39,7 @@ fn the_service_manager_hears_of_the_start_of_beats_until_the_node_freezes_and_of
     assert_eq!(next(), BEAT);
     assert_eq!(next(), BEAT);
 
-    running.signal("STOP");
+    running.stand_still();
     // A beat that was on its way is no sign of life.
     let silence = (0..3).find(|_| heard(&socket, WATCHDOG).is_none());
     assert!(silence.is_some(), "a process that stands still beats");

@@ -24,14 +24,14 @@ fn a_leader_that_was_frozen_for_long_returns_as_a_replica_without_harm() {
     let load = host.load(512);
     load.go_on(100);
     let frozen = Instant::now();
-    cluster.nodes[0].signal("STOP");
+    cluster.still(&[0]);
     let leader = cluster.leader_but(Some(0));
     load.go_on(100);
     assert!(frozen.elapsed() < FROZEN / 2, "others took {:?} to go on", frozen.elapsed());
     wait_for("the time to be over", || (frozen.elapsed() > FROZEN).then_some(()));
     let before = load.done();
     load.longest();
-    cluster.nodes[0].signal("CONT");
+    cluster.go_on(&[0]);
     cluster.healed();
     load.go_on(100);
     assert!(load.longest() < Duration::from_secs(3), "its return held writes up");

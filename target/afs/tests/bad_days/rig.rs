@@ -172,7 +172,7 @@ impl Cluster {
 
     /// Stops nodes where they stand.
     pub fn still(&self, nodes: &[usize]) {
-        nodes.iter().for_each(|node| self.nodes[*node].signal("STOP"));
+        nodes.iter().for_each(|node| self.nodes[*node].running.as_ref().unwrap().stand_still());
     }
 
     /// Lets stopped nodes run again.

@@ -27,9 +27,9 @@ fn a_replica_that_is_slow_for_ever_is_left_alone_ever_longer() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !over.load(Ordering::Acquire) {
-                cluster.nodes[2].signal("STOP");
+                cluster.still(&[2]);
                 std::thread::sleep(STILL);
-                cluster.nodes[2].signal("CONT");
+                cluster.go_on(&[2]);
                 std::thread::sleep(AWAKE);
             }
         });

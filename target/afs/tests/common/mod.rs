@@ -84,6 +84,21 @@ impl Running {
         assert!(Command::new("kill").args(["-s", name, &process]).status().unwrap().success());
     }
 
+    /// Stops it where it stands. A signal has other threads stop in their time; this waits until all have.
+    pub fn stand_still(&self) {
+        self.signal("STOP");
+        let tasks = format!("/proc/{}/task", self.child.id());
+        wait_for("all threads to stand still", || {
+            let mut threads = std::fs::read_dir(&tasks).unwrap();
+            let runs = threads.any(|thread| {
+                let status = std::fs::read_to_string(thread.unwrap().path().join("status"));
+                // One that ended meanwhile has none.
+                status.is_ok_and(|status| !status.contains("\nState:\tT"))
+            });
+            (!runs).then_some(())
+        });
+    }
+
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
